@@ -1,0 +1,4 @@
+//! What every layer may use: errors, cancellation, metrics, HTTP error bodies. Knows nothing of logs.
+
+pub mod cancel;
+pub mod error;

@@ -1,0 +1,3 @@
+//! The `logyard` binary.
+
+fn main() {}
