@@ -2,3 +2,5 @@
 
 pub mod cancel;
 pub mod error;
+pub mod http;
+pub mod metrics;
