@@ -8,6 +8,8 @@
 //! - Every call ends soon after its `Cancel` says so.
 //! - `version` changes whenever an answer about that time range could change; it may change more often.
 
+pub mod embedded;
+
 use std::time::Duration;
 
 use async_trait::async_trait;

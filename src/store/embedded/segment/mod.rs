@@ -1,0 +1,245 @@
+//! A segment: one Parquet file with the rows of one UTC day, sorted ascending by (timestamp, partition, seq), and its token index.
+//!
+//! Layout of the file:
+//!
+//! ```text
+//! "PAR1" · row groups · token index · page checksums · column and offset indexes · footer · footer length · "PAR1"
+//! ```
+//!
+//! The footer's key-value metadata names what other readers skip: `logyard.format` (1), `logyard.index.offset`, `logyard.index.len` (bytes of
+//! `crates/tokens`), `logyard.checksums.offset`, `logyard.checksums.len` (see [`file`]). Every page has an xxh3 checksum that each read verifies;
+//! the footer's checksum is in the catalog.
+//!
+//! This module must not know the catalog, nor who asks.
+
+pub mod file;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arrow::datatypes::SchemaRef;
+use parking_lot::Mutex;
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
+    ParquetRecordBatchReaderBuilder, RowSelection,
+};
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
+
+use crate::common::error::{Error, Result};
+use crate::record::RecordKey;
+use crate::store::embedded::schema::Columns;
+use crate::store::embedded::segment::file::SegmentFile;
+
+pub const FORMAT: &str = "logyard.format";
+pub const FORMAT_VERSION: &str = "1";
+pub const INDEX_OFFSET: &str = "logyard.index.offset";
+pub const INDEX_LEN: &str = "logyard.index.len";
+pub const CHECKSUMS_OFFSET: &str = "logyard.checksums.offset";
+pub const CHECKSUMS_LEN: &str = "logyard.checksums.len";
+
+/// What the catalog knows of a segment: enough to decide whether a question needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SegmentMeta {
+    /// Never used twice; part of the file's name.
+    pub id: u64,
+    /// UTC days since 1970-01-01, of all its rows.
+    pub day: i32,
+    pub n_rows: u64,
+    pub min_key: RecordKey,
+    pub max_key: RecordKey,
+    /// Latest arrival of a row in it.
+    pub max_arrival_ns: i64,
+    /// Of the whole file.
+    pub size_bytes: u64,
+    /// Bytes from `footer_offset` to the end of the file, by xxh3-64.
+    pub footer_offset: u64,
+    pub footer_checksum: u64,
+}
+
+/// A segment in the list; opened when a question first needs it.
+pub struct Segment {
+    pub meta: SegmentMeta,
+    pub path: PathBuf,
+    opened: Mutex<Option<Arc<SegmentReader>>>,
+    is_doomed: AtomicBool,
+}
+
+/// An open segment: file, footer and page index in memory. Cheap to share, safe to read from many threads.
+pub struct SegmentReader {
+    file: SegmentFile,
+    metadata: ArrowReaderMetadata,
+    columns: Columns,
+    row_group_starts: Vec<u64>,
+}
+
+impl Segment {
+    pub fn new(folder: &Path, meta: SegmentMeta) -> Self {
+        Self {
+            path: folder.join(file_name(meta.day, meta.id)),
+            meta,
+            opened: Mutex::new(None),
+            is_doomed: AtomicBool::new(false),
+        }
+    }
+
+    /// The open segment; opens it at the first call.
+    pub fn open(&self) -> Result<Arc<SegmentReader>> {
+        let mut opened = self.opened.lock();
+        if let Some(reader) = &*opened {
+            return Ok(Arc::clone(reader));
+        }
+        let reader = SegmentReader::open(&self.path, &self.meta)?;
+        Ok(Arc::clone(opened.insert(Arc::new(reader))))
+    }
+
+    /// Lets go of file and footer; readers in use keep theirs.
+    pub fn shut(&self) {
+        self.opened.lock().take();
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.opened.lock().is_some()
+    }
+
+    /// Deletes the file when the last snapshot that holds this segment is gone.
+    pub fn doom(&self) {
+        self.is_doomed.store(true, Ordering::Release);
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        if self.is_doomed.load(Ordering::Acquire)
+            && let Err(error) = std::fs::remove_file(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "cannot delete a segment that is no longer used; the next start does");
+        }
+    }
+}
+
+impl SegmentReader {
+    pub fn open(path: &Path, meta: &SegmentMeta) -> Result<Self> {
+        let in_file = |what: &str| format!("segment {}: {what}", path.display());
+        let mut file = SegmentFile::open(path)
+            .map_err(|error| Error::corrupt(in_file("cannot be opened")).with_source(error))?;
+        file.check_footer(meta.size_bytes, meta.footer_offset, meta.footer_checksum)
+            .map_err(|fault| Error::corrupt(in_file(&fault)))?;
+        let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
+        let metadata = ArrowReaderMetadata::load(&file, options)
+            .map_err(|error| Error::corrupt(in_file("unreadable footer")).with_source(error))?;
+        let (offset, len) = blob(metadata.metadata(), CHECKSUMS_OFFSET, CHECKSUMS_LEN)
+            .ok_or_else(|| Error::corrupt(in_file("no page checksums")))?;
+        file.load_checksums(offset, len)
+            .map_err(|fault| Error::corrupt(in_file(&fault)))?;
+        let columns = Columns::from_schema(metadata.schema())?;
+        let mut row_group_starts = Vec::with_capacity(metadata.metadata().num_row_groups());
+        let mut n_rows = 0;
+        for row_group in metadata.metadata().row_groups() {
+            row_group_starts.push(n_rows);
+            n_rows += u64::try_from(row_group.num_rows()).unwrap_or(0);
+        }
+        if n_rows != meta.n_rows {
+            return Err(Error::corrupt(in_file(&format!(
+                "has {n_rows} rows, the catalog says {}",
+                meta.n_rows
+            ))));
+        }
+        Ok(Self {
+            file,
+            metadata,
+            columns,
+            row_group_starts,
+        })
+    }
+
+    pub fn columns(&self) -> &Columns {
+        &self.columns
+    }
+
+    pub fn schema(&self) -> &SchemaRef {
+        self.metadata.schema()
+    }
+
+    /// Parquet's own metadata, page index included.
+    pub fn metadata(&self) -> &Arc<ParquetMetaData> {
+        self.metadata.metadata()
+    }
+
+    /// The first row of each row group.
+    pub fn row_group_starts(&self) -> &[u64] {
+        &self.row_group_starts
+    }
+
+    pub fn file(&self) -> &SegmentFile {
+        &self.file
+    }
+
+    /// Where the token index lies in the file: (offset, length).
+    pub fn index_range(&self) -> Option<(u64, u64)> {
+        blob(self.metadata(), INDEX_OFFSET, INDEX_LEN)
+    }
+
+    /// Reads columns (by index, given back in ascending order) of some row groups; `selection` counts the rows of those row groups alone.
+    pub fn read(
+        &self,
+        columns: &[usize],
+        row_groups: Vec<usize>,
+        selection: Option<RowSelection>,
+        batch_rows: usize,
+    ) -> Result<ParquetRecordBatchReader> {
+        let mask = ProjectionMask::leaves(self.metadata.parquet_schema(), columns.iter().copied());
+        let mut builder = self
+            .builder()
+            .with_projection(mask)
+            .with_row_groups(row_groups)
+            .with_batch_size(batch_rows);
+        if let Some(selection) = selection {
+            builder = builder.with_row_selection(selection);
+        }
+        builder
+            .build()
+            .map_err(|error| self.error("cannot be read", error))
+    }
+
+    /// For readers that want more than [`Self::read`].
+    pub fn builder(&self) -> ParquetRecordBatchReaderBuilder<SegmentFile> {
+        ParquetRecordBatchReaderBuilder::new_with_metadata(self.file.clone(), self.metadata.clone())
+    }
+
+    /// An error that names the file.
+    pub fn error(
+        &self,
+        what: &str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Error {
+        let source = source.into();
+        Error::corrupt(format!(
+            "segment {}: {what}: {source}",
+            self.file.path().display()
+        ))
+        .with_source(source)
+    }
+}
+
+/// `2025-03-20-0000000000000001.parquet`
+pub fn file_name(day: i32, id: u64) -> String {
+    format!("{}-{id:016x}.parquet", day_name(day))
+}
+
+/// `2025-03-20`
+pub fn day_name(day: i32) -> String {
+    let epoch = jiff::civil::date(1970, 1, 1);
+    let date = epoch.saturating_add(jiff::Span::new().days(day));
+    date.to_string()
+}
+
+fn blob(metadata: &ParquetMetaData, offset_key: &str, len_key: &str) -> Option<(u64, u64)> {
+    let pairs = metadata.file_metadata().key_value_metadata()?;
+    let number = |key: &str| -> Option<u64> {
+        let pair = pairs.iter().find(|pair| pair.key == key)?;
+        pair.value.as_ref()?.parse().ok()
+    };
+    Some((number(offset_key)?, number(len_key)?))
+}
