@@ -13,6 +13,8 @@ pub enum ErrorKind {
     UnsupportedMedia,
     /// The request contradicts an earlier one (an idempotency key with another body).
     Conflict,
+    /// The server refuses this caller: a foreign page, a foreign host name.
+    Forbidden,
     /// The named thing does not exist.
     NotFound,
     /// The path exists, the method does not.
@@ -57,6 +59,7 @@ impl Error {
             | ErrorKind::TooLarge
             | ErrorKind::UnsupportedMedia
             | ErrorKind::Conflict
+            | ErrorKind::Forbidden
             | ErrorKind::NotFound
             | ErrorKind::MethodNotAllowed
             | ErrorKind::Timeout

@@ -23,6 +23,7 @@ pub fn status(kind: ErrorKind) -> StatusCode {
         ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         ErrorKind::UnsupportedMedia => StatusCode::UNSUPPORTED_MEDIA_TYPE,
         ErrorKind::Conflict => StatusCode::UNPROCESSABLE_ENTITY,
+        ErrorKind::Forbidden => StatusCode::FORBIDDEN,
         ErrorKind::NotFound => StatusCode::NOT_FOUND,
         ErrorKind::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
         ErrorKind::Busy => StatusCode::TOO_MANY_REQUESTS,
@@ -71,6 +72,7 @@ impl IntoResponse for Error {
             | ErrorKind::TooLarge
             | ErrorKind::UnsupportedMedia
             | ErrorKind::Conflict
+            | ErrorKind::Forbidden
             | ErrorKind::NotFound
             | ErrorKind::MethodNotAllowed
             | ErrorKind::Busy

@@ -4,3 +4,4 @@ pub mod cancel;
 pub mod error;
 pub mod http;
 pub mod metrics;
+pub mod server;
