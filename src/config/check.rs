@@ -1,0 +1,399 @@
+//! From settings that have the right types to settings that make sense. Every refusal says which setting, where it was set, and how to mend it.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::common::error::{Error, Result};
+use crate::common::http::{nearest, quoted};
+use crate::config::load::Layered;
+use crate::config::settings::Settings;
+
+/// A part that a process plays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    Api,
+    Indexer,
+    Cleaner,
+    Ui,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueKind {
+    Embedded,
+    Memory,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreKind {
+    Embedded,
+    Memory,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheKind {
+    InProcess,
+    Off,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    Human,
+    Json,
+    /// Human on a terminal, JSON elsewhere.
+    Auto,
+}
+
+/// Settings that hold together, with the texts among them read.
+#[derive(Clone, Debug)]
+pub struct Checked {
+    pub settings: Settings,
+    pub listen: SocketAddr,
+    pub roles: Vec<Role>,
+    /// `None`: nothing touches the disk.
+    pub data_dir: Option<PathBuf>,
+    pub queue: QueueKind,
+    pub store: StoreKind,
+    pub cache: CacheKind,
+    pub log_format: LogFormat,
+    /// (pattern, age; `None` keeps for ever), first match wins.
+    pub retention_by_source: Vec<(String, Option<Duration>)>,
+}
+
+impl Checked {
+    pub fn has_role(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+}
+
+const ROLES: [(&str, Role); 4] = [
+    ("api", Role::Api),
+    ("indexer", Role::Indexer),
+    ("cleaner", Role::Cleaner),
+    ("ui", Role::Ui),
+];
+
+pub fn check(layered: &Layered) -> Result<Checked> {
+    let checker = Checker { layered };
+    let settings = layered.settings.clone();
+    checker.limits()?;
+    let listen = checker.listen()?;
+    let in_memory = settings.in_memory;
+    let queue = match in_memory {
+        true => QueueKind::Memory,
+        false => checker.queue()?,
+    };
+    let store = match in_memory {
+        true => StoreKind::Memory,
+        false => checker.store()?,
+    };
+    if queue == QueueKind::Embedded && store == StoreKind::Memory {
+        let message = "`store.kind = \"memory\"` forgets on restart what the embedded queue has already released; use `--in-memory`, or the embedded store";
+        return Err(checker.wrong("store.kind", message));
+    }
+    let needs_disk = queue == QueueKind::Embedded || store == StoreKind::Embedded;
+    let roles = checker.roles()?;
+    if !(roles.contains(&Role::Api) && roles.contains(&Role::Indexer)) {
+        let message = "the embedded queue and store live in one process, which needs both roles `api` and `indexer`; only `cleaner` and `ui` may be left out";
+        return Err(checker.wrong("roles", message));
+    }
+    Ok(Checked {
+        listen,
+        roles,
+        data_dir: needs_disk.then(|| PathBuf::from(&settings.data_dir)),
+        queue,
+        store,
+        cache: checker.cache()?,
+        log_format: checker.log_format()?,
+        retention_by_source: checker.retention()?,
+        settings,
+    })
+}
+
+struct Checker<'a> {
+    layered: &'a Layered,
+}
+
+impl Checker<'_> {
+    fn settings(&self) -> &Settings {
+        &self.layered.settings
+    }
+
+    fn wrong(&self, key: &str, what: &str) -> Error {
+        let place = match self.layered.origins.get(key) {
+            Some(origin) => format!("{origin}: "),
+            None => String::new(),
+        };
+        Error::invalid("invalid_settings", format!("{place}`{key}`: {what}"))
+    }
+
+    /// Values that would stop the process from working at all.
+    fn limits(&self) -> Result<()> {
+        let (http, s) = (&self.settings().http, self.settings());
+        let at_least = [
+            ("http.connections_max", http.connections_max, 1),
+            (
+                "http.connections_per_ip_max",
+                http.connections_per_ip_max,
+                1,
+            ),
+            ("http.head_timeout_ms", http.head_timeout_ms, 10),
+            ("http.keep_alive_idle_ms", http.keep_alive_idle_ms, 10),
+            (
+                "http.connection_age_max_ms",
+                http.connection_age_max_ms,
+                1000,
+            ),
+            ("http.write_stall_ms", http.write_stall_ms, 10),
+            ("http.body_bytes_per_s_min", http.body_bytes_per_s_min, 1),
+            ("http.headers_max", http.headers_max, 10),
+            ("http.head_bytes_max", http.head_bytes_max, 8192),
+            (
+                "http.http2_header_bytes_max",
+                http.http2_header_bytes_max,
+                4096,
+            ),
+            ("http.http2_streams_max", http.http2_streams_max, 1),
+            ("intake.body_bytes_max", s.intake.body_bytes_max, 1024),
+            ("intake.plain_bytes_max", s.intake.plain_bytes_max, 1024),
+            ("intake.line_bytes_max", s.intake.line_bytes_max, 256),
+            ("intake.fields_max", s.intake.fields_max, 1),
+            ("search.timeout_ms", s.search.timeout_ms, 1),
+            ("retention.interval_ms", s.retention.interval_ms, 1000),
+        ];
+        for (key, value, min) in at_least {
+            if value < min {
+                return Err(self.wrong(key, &format!("must be at least {min}, not {value}")));
+            }
+        }
+        let at_most = [
+            // Some limits of the layers below are 32-bit numbers.
+            (
+                "http.http2_header_bytes_max",
+                http.http2_header_bytes_max,
+                1 << 24,
+            ),
+            ("http.http2_streams_max", http.http2_streams_max, 1 << 16),
+            ("http.connections_max", http.connections_max, 1 << 20),
+            ("intake.line_bytes_max", s.intake.line_bytes_max, 2 << 20),
+            // A batch is addressed with 32 bits.
+            ("intake.plain_bytes_max", s.intake.plain_bytes_max, 1 << 30),
+            ("threads", s.threads, 1024),
+        ];
+        for (key, value, max) in at_most {
+            if max < value {
+                return Err(self.wrong(key, &format!("must be at most {max}, not {value}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn listen(&self) -> Result<SocketAddr> {
+        let http = &self.settings().http;
+        let text = http.listen.replace("localhost:", "127.0.0.1:");
+        let address: SocketAddr = text.parse().map_err(|_| {
+            let what = format!(
+                "`{}` is not an address with a port, such as 127.0.0.1:8001 or [::1]:8001",
+                quoted(&http.listen)
+            );
+            self.wrong("http.listen", &what)
+        })?;
+        if !address.ip().is_loopback() && !http.insecure_no_auth {
+            let what = format!(
+                "{address} can be reached from other machines, and there are no users and keys yet: anyone who reaches it could read and delete every log; \
+                 listen on 127.0.0.1 and put a proxy with a login in front, or, in a network you trust, add --insecure-no-auth"
+            );
+            return Err(self.wrong("http.listen", &what));
+        }
+        Ok(address)
+    }
+
+    fn roles(&self) -> Result<Vec<Role>> {
+        let mut roles = Vec::new();
+        for name in &self.settings().roles {
+            if name == "all" {
+                return Ok(ROLES.map(|(_, role)| role).to_vec());
+            }
+            match ROLES.iter().find(|(known, _)| known == name) {
+                Some((_, role)) => roles.push(*role),
+                None => {
+                    return Err(self.unknown_choice(
+                        "roles",
+                        name,
+                        &["all", "api", "indexer", "cleaner", "ui"],
+                    ));
+                }
+            }
+        }
+        if roles.is_empty() {
+            return Err(self.wrong(
+                "roles",
+                "name at least one: all, or some of api, indexer, cleaner, ui",
+            ));
+        }
+        Ok(roles)
+    }
+
+    fn unknown_choice(&self, key: &str, given: &str, known: &[&str]) -> Error {
+        let advice = nearest(given, known).map(|near| format!("; did you mean `{near}`?"));
+        let known = known.join(", ");
+        let what = format!(
+            "`{}` is none of {known}{}",
+            quoted(given),
+            advice.unwrap_or_default()
+        );
+        self.wrong(key, &what)
+    }
+
+    fn not_yet(&self, key: &str, what: &str, choices: &str) -> Error {
+        self.wrong(
+            key,
+            &format!("{what} is not part of this version; use {choices}"),
+        )
+    }
+
+    fn queue(&self) -> Result<QueueKind> {
+        match self.settings().queue.kind.as_str() {
+            "embedded" => Ok(QueueKind::Embedded),
+            "memory" => Ok(QueueKind::Memory),
+            kind if kind.starts_with("kafka://") => Err(self.not_yet(
+                "queue.kind",
+                "Apache Kafka as the queue",
+                "`embedded` or `memory`",
+            )),
+            kind => Err(self.unknown_choice("queue.kind", kind, &["embedded", "memory"])),
+        }
+    }
+
+    fn store(&self) -> Result<StoreKind> {
+        match self.settings().store.kind.as_str() {
+            "embedded" => Ok(StoreKind::Embedded),
+            "memory" => Ok(StoreKind::Memory),
+            kind if kind.starts_with("elasticsearch://") || kind.starts_with("opensearch://") => {
+                Err(self.not_yet(
+                    "store.kind",
+                    "Elasticsearch as the store",
+                    "`embedded` or `memory`",
+                ))
+            }
+            kind => Err(self.unknown_choice("store.kind", kind, &["embedded", "memory"])),
+        }
+    }
+
+    fn cache(&self) -> Result<CacheKind> {
+        match self.settings().cache.kind.as_str() {
+            "in-process" => Ok(CacheKind::InProcess),
+            "off" => Ok(CacheKind::Off),
+            kind if kind.starts_with("redis://") => {
+                Err(self.not_yet("cache.kind", "Redis as the cache", "`in-process` or `off`"))
+            }
+            kind => Err(self.unknown_choice("cache.kind", kind, &["in-process", "off"])),
+        }
+    }
+
+    fn log_format(&self) -> Result<LogFormat> {
+        match self.settings().log.format.as_str() {
+            "auto" => Ok(LogFormat::Auto),
+            "human" => Ok(LogFormat::Human),
+            "json" => Ok(LogFormat::Json),
+            other => Err(self.unknown_choice("log.format", other, &["auto", "human", "json"])),
+        }
+    }
+
+    fn retention(&self) -> Result<Vec<(String, Option<Duration>)>> {
+        let mut rules = Vec::new();
+        for rule in &self.settings().retention.by_source {
+            let parsed = rule.rsplit_once('=').and_then(|(pattern, days)| {
+                let days: u64 = days.trim().parse().ok()?;
+                let pattern = pattern.trim();
+                (!pattern.is_empty()).then(|| (pattern.to_owned(), days_to_age(days)))
+            });
+            let Some(parsed) = parsed else {
+                let what = format!(
+                    "`{}` is not a rule such as `debug-*=3` (source pattern, `=`, days; 0 days keep for ever)",
+                    quoted(rule)
+                );
+                return Err(self.wrong("retention.by_source", &what));
+            };
+            rules.push(parsed);
+        }
+        Ok(rules)
+    }
+}
+
+/// 0 keeps for ever.
+pub fn days_to_age(days: u64) -> Option<Duration> {
+    (0 < days).then(|| Duration::from_secs(days.saturating_mul(86_400)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::load::load;
+
+    fn checked(environment: &[(&str, &str)]) -> Result<Checked> {
+        let environment = environment
+            .iter()
+            .map(|(name, value)| (format!("LOGYARD__{name}"), (*value).to_owned()));
+        check(&load(None, environment, &[]).unwrap())
+    }
+
+    fn message(name: &str, value: &str) -> String {
+        checked(&[(name, value)]).unwrap_err().message
+    }
+
+    #[test]
+    fn the_defaults_hold_together() {
+        let checked = checked(&[]).unwrap();
+        assert_eq!(checked.listen.to_string(), "127.0.0.1:8001");
+        assert_eq!(checked.roles.len(), 4);
+        assert_eq!(checked.data_dir, Some(PathBuf::from("logyard-data")));
+    }
+
+    #[test]
+    fn in_memory_touches_no_disk() {
+        let checked = checked(&[("IN_MEMORY", "true")]).unwrap();
+        assert_eq!(
+            (checked.queue, checked.store, checked.data_dir),
+            (QueueKind::Memory, StoreKind::Memory, None)
+        );
+    }
+
+    #[test]
+    fn what_cannot_work_is_refused_with_the_reason() {
+        assert!(message("HTTP__LISTEN", "0.0.0.0:8001").contains("--insecure-no-auth"));
+        assert!(
+            checked(&[
+                ("HTTP__LISTEN", "0.0.0.0:8001"),
+                ("HTTP__INSECURE_NO_AUTH", "true")
+            ])
+            .is_ok()
+        );
+        assert!(checked(&[("HTTP__LISTEN", "localhost:1")]).is_ok());
+        assert!(message("HTTP__LISTEN", "8001").contains("not an address with a port"));
+        assert!(message("QUEUE__KIND", "kafka://broker").contains("not part of this version"));
+        assert!(message("QUEUE__KIND", "embeded").contains("did you mean `embedded`?"));
+        assert!(message("STORE__KIND", "elasticsearch://x").contains("not part of this version"));
+        assert!(message("CACHE__KIND", "redis://x").contains("not part of this version"));
+        assert!(message("ROLES", "api,indxer").contains("did you mean `indexer`?"));
+        assert!(message("ROLES", "ui").contains("needs both roles"));
+        assert!(message("STORE__KIND", "memory").contains("--in-memory"));
+        assert!(message("HTTP__HEADERS_MAX", "0").contains("at least 10, not 0"));
+        assert!(message("RETENTION__BY_SOURCE", "x").contains("debug-*=3"));
+    }
+
+    #[test]
+    fn retention_rules_are_read_in_order() {
+        let rules = checked(&[("RETENTION__BY_SOURCE", "audit=0, debug-* = 3")])
+            .unwrap()
+            .retention_by_source;
+        let three_days = Duration::from_secs(3 * 86_400);
+        assert_eq!(
+            rules,
+            [
+                ("audit".to_owned(), None),
+                ("debug-*".to_owned(), Some(three_days))
+            ]
+        );
+    }
+}

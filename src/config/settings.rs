@@ -1,0 +1,229 @@
+//! Every setting with its default. `config/embedded.toml` describes each one; a test keeps the two alike. Names end in their unit.
+//! These are plain values: `serve` maps them onto the parts' own options. Must not know who uses them.
+
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    pub data_dir: String,
+    pub in_memory: bool,
+    pub roles: Vec<String>,
+    pub threads: u64,
+    pub http: Http,
+    pub intake: Intake,
+    pub queue: Queue,
+    pub indexer: Indexer,
+    pub store: Store,
+    pub search: Search,
+    pub cache: Cache,
+    pub retention: Retention,
+    pub log: Log,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Http {
+    pub listen: String,
+    pub insecure_no_auth: bool,
+    pub allowed_hosts: Vec<String>,
+    pub connections_max: u64,
+    pub connections_per_ip_max: u64,
+    pub head_timeout_ms: u64,
+    pub keep_alive_idle_ms: u64,
+    pub connection_age_max_ms: u64,
+    pub write_stall_ms: u64,
+    pub body_bytes_per_s_min: u64,
+    pub body_grace_ms: u64,
+    pub headers_max: u64,
+    pub head_bytes_max: u64,
+    pub http2_header_bytes_max: u64,
+    pub http2_streams_max: u64,
+    pub compression_min_bytes: u64,
+    pub drain_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Intake {
+    pub body_bytes_max: u64,
+    pub plain_bytes_max: u64,
+    pub in_flight_bytes_max: u64,
+    pub line_bytes_max: u64,
+    pub fields_max: u64,
+    pub timestamp_names: Vec<String>,
+    pub level_names: Vec<String>,
+    pub source_names: Vec<String>,
+    pub message_names: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Queue {
+    pub kind: String,
+    pub durability: String,
+    pub size_bytes_max: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Indexer {}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Store {
+    pub kind: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Search {
+    pub timeout_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Cache {
+    pub kind: String,
+    pub size_bytes_max: u64,
+    pub time_to_live_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retention {
+    pub age_max_days: u64,
+    pub size_bytes_max: u64,
+    pub by_source: Vec<String>,
+    pub interval_ms: u64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    pub format: String,
+    pub filter: String,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            data_dir: "logyard-data".to_owned(),
+            in_memory: false,
+            roles: vec!["all".to_owned()],
+            threads: 0,
+            http: Http::default(),
+            intake: Intake::default(),
+            queue: Queue::default(),
+            indexer: Indexer::default(),
+            store: Store::default(),
+            search: Search::default(),
+            cache: Cache::default(),
+            retention: Retention::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            listen: "127.0.0.1:8001".to_owned(),
+            insecure_no_auth: false,
+            allowed_hosts: Vec::new(),
+            connections_max: 4096,
+            connections_per_ip_max: 256,
+            head_timeout_ms: 10_000,
+            keep_alive_idle_ms: 75_000,
+            connection_age_max_ms: 3_600_000,
+            write_stall_ms: 30_000,
+            body_bytes_per_s_min: 1024,
+            body_grace_ms: 10_000,
+            headers_max: 100,
+            head_bytes_max: 64 << 10,
+            http2_header_bytes_max: 16 << 10,
+            http2_streams_max: 128,
+            compression_min_bytes: 8 << 10,
+            drain_ms: 25_000,
+        }
+    }
+}
+
+impl Default for Intake {
+    fn default() -> Self {
+        let names = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        Self {
+            body_bytes_max: 64 << 20,
+            plain_bytes_max: 128 << 20,
+            in_flight_bytes_max: 256 << 20,
+            line_bytes_max: 256 << 10,
+            fields_max: 1000,
+            timestamp_names: names(&["@timestamp", "time", "ts", "date", "_time"]),
+            level_names: names(&["severity", "severity_text", "log.level", "loglevel", "lvl"]),
+            source_names: names(&[
+                "service",
+                "service.name",
+                "service_name",
+                "app",
+                "application",
+                "logger",
+                "host.name",
+            ]),
+            message_names: names(&["msg", "log", "body", "text", "_msg", "event.original"]),
+        }
+    }
+}
+
+impl Default for Queue {
+    fn default() -> Self {
+        Self {
+            kind: "embedded".to_owned(),
+            durability: "fsync".to_owned(),
+            size_bytes_max: 4 << 30,
+        }
+    }
+}
+
+impl Default for Store {
+    fn default() -> Self {
+        Self {
+            kind: "embedded".to_owned(),
+        }
+    }
+}
+
+impl Default for Search {
+    fn default() -> Self {
+        Self { timeout_ms: 30_000 }
+    }
+}
+
+impl Default for Cache {
+    fn default() -> Self {
+        Self {
+            kind: "in-process".to_owned(),
+            size_bytes_max: 32 << 20,
+            time_to_live_ms: 120_000,
+        }
+    }
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            age_max_days: 0,
+            size_bytes_max: 0,
+            by_source: Vec::new(),
+            interval_ms: 60_000,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: "auto".to_owned(),
+            filter: "info".to_owned(),
+        }
+    }
+}
