@@ -11,9 +11,13 @@ pub mod report;
 pub mod rng;
 pub mod shape;
 
+pub mod fetch;
 pub mod generate;
+pub mod loadtest;
 
+pub use fetch::{FetchArgs, fetch};
 pub use generate::{GenerateArgs, generate};
+pub use loadtest::{LoadtestArgs, loadtest};
 
 /// Where a server listens when nothing else is said.
 pub const DEFAULT_URL: &str = "http://127.0.0.1:8001";
