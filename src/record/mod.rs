@@ -4,11 +4,15 @@
 //! those names. Objects are flattened to one field for each leaf; a field's *key* keeps where the nesting was (see
 //! [`key`]), so answers nest as the record was sent. No type in here knows a wire format.
 
+pub mod aliases;
 pub mod batch;
 pub mod key;
+pub mod leaves;
+pub mod level;
 pub mod position;
 pub mod value;
 
+pub use aliases::{Aliases, StandardField};
 pub use batch::{Batch, BatchBuilder, DeadLetterRef, EntryRef, QueuedBatch, RecordRef};
 pub use position::{Checkpoint, Position, RecordKey};
 pub use value::{Flags, Value, ValueRef};

@@ -1,5 +1,7 @@
 //! Values of fields, and the flags of a record.
 
+use std::borrow::Cow;
+
 /// A leaf value, borrowed from a batch.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum ValueRef<'a> {
@@ -94,6 +96,24 @@ impl<'a> ValueRef<'a> {
             Self::Json(text) => Value::Json(text.to_owned()),
         }
     }
+
+    /// The value as text: strings as they are, everything else as its JSON text. Groups, histograms and exact terms use it;
+    /// answers print floats with it, so that the same number always looks the same.
+    pub fn text(self) -> Cow<'a, str> {
+        match self {
+            Self::Null => Cow::Borrowed("null"),
+            Self::Bool(true) => Cow::Borrowed("true"),
+            Self::Bool(false) => Cow::Borrowed("false"),
+            Self::Int(value) => Cow::Owned(value.to_string()),
+            Self::Float(value) => Cow::Owned(float_text(value)),
+            Self::Number(text) | Self::Str(text) | Self::Json(text) => Cow::Borrowed(text),
+        }
+    }
+}
+
+/// The JSON text of a float: the shortest that is read back as the same double, with a fraction or an exponent.
+pub fn float_text(value: f64) -> String {
+    format!("{value:?}")
 }
 
 impl Value {
