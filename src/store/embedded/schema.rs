@@ -14,7 +14,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use arrow::datatypes::{DataType, Field, Schema, TimeUnit};
+use arrow::array::{ArrowPrimitiveType, AsArray as _, PrimitiveArray, RecordBatch};
+use arrow::datatypes::{
+    DataType, Field, Schema, TimeUnit, TimestampNanosecondType, UInt32Type, UInt64Type,
+};
 
 use crate::common::error::{Error, Result};
 use crate::record::key;
@@ -191,6 +194,32 @@ pub fn schema_of<'a>(
         arrow_fields.push(Field::new(OVERFLOW, DataType::Utf8, true).with_metadata(metadata));
     }
     Schema::new(arrow_fields)
+}
+
+/// The values of the column `timestamp`.
+pub fn timestamps(batch: &RecordBatch) -> Result<&[i64]> {
+    Ok(system_column::<TimestampNanosecondType>(batch, TIMESTAMP)?.values())
+}
+
+/// The values of the column `_seq`.
+pub fn seqs(batch: &RecordBatch) -> Result<&[u64]> {
+    Ok(system_column::<UInt64Type>(batch, SEQ)?.values())
+}
+
+/// The values of the column `_partition`.
+pub fn partitions(batch: &RecordBatch) -> Result<&[u32]> {
+    Ok(system_column::<UInt32Type>(batch, PARTITION)?.values())
+}
+
+fn system_column<T: ArrowPrimitiveType>(
+    batch: &RecordBatch,
+    index: usize,
+) -> Result<&PrimitiveArray<T>> {
+    batch
+        .columns()
+        .get(index)
+        .and_then(|column| column.as_primitive_opt::<T>())
+        .ok_or_else(|| Error::corrupt(format!("column {index} is not the system column expected")))
 }
 
 fn system_fields() -> Vec<Field> {

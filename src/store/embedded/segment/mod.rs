@@ -13,6 +13,8 @@
 //! This module must not know the catalog, nor who asks.
 
 pub mod file;
+pub mod pages;
+pub mod write;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

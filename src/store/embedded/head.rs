@@ -1,0 +1,111 @@
+//! The head: rows that are searchable but not yet in a segment. They are in the queue still, so a crash costs nothing but the replay.
+//!
+//! Many small writes would make many small chunks: whenever the last chunk is at least half as long as the one before, the two become one. So a head
+//! has at most log2(rows) small chunks, and each row is copied at most log2(rows of a chunk) times. This module must not know files or threads.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use arrow::array::{ArrayRef, RecordBatch, new_null_array};
+use arrow::compute::concat;
+
+use crate::common::error::{Error, Result};
+use crate::record::DeadLetter;
+use crate::store::embedded::rows::Union;
+use crate::store::embedded::snapshot::HeadChunk;
+
+#[derive(Default)]
+pub struct Head {
+    pub chunks: Vec<Arc<HeadChunk>>,
+    pub letters: Vec<Arc<[DeadLetter]>>,
+    pub n_rows: usize,
+    pub size_bytes: usize,
+    /// When the first entry came.
+    pub since: Option<Instant>,
+}
+
+/// When two chunks become one.
+#[derive(Clone, Copy)]
+pub struct ChunkLimits {
+    pub rows_max: usize,
+    pub bytes_max: usize,
+    pub columns_max: usize,
+}
+
+impl Head {
+    pub fn is_empty(&self) -> bool {
+        self.chunks.is_empty() && self.letters.is_empty()
+    }
+
+    pub fn push(&mut self, chunk: HeadChunk, limits: &ChunkLimits) {
+        self.since.get_or_insert_with(Instant::now);
+        self.chunks.push(Arc::new(chunk));
+        while let [.., before, last] = self.chunks.as_slice() {
+            let is_worth_it = before.n_rows() <= 2 * last.n_rows()
+                && before.n_rows() + last.n_rows() <= limits.rows_max
+                && before.size_bytes + last.size_bytes <= limits.bytes_max;
+            if !is_worth_it {
+                break;
+            }
+            let pair = [Arc::clone(before), Arc::clone(last)];
+            // Two chunks that cannot be one stay two: that is slower, not wrong.
+            let Ok(Some(merged)) = merge(&pair, limits.columns_max) else {
+                break;
+            };
+            self.chunks.truncate(self.chunks.len() - 2);
+            self.chunks.push(Arc::new(merged));
+        }
+        self.n_rows = self.chunks.iter().map(|chunk| chunk.n_rows()).sum();
+        self.size_bytes = self.chunks.iter().map(|chunk| chunk.size_bytes).sum();
+    }
+
+    pub fn push_letters(&mut self, letters: Vec<DeadLetter>) {
+        if !letters.is_empty() {
+            self.since.get_or_insert_with(Instant::now);
+            self.letters.push(letters.into());
+        }
+        // Many writes with one letter each must not become many lists.
+        if let [.., before, last] = self.letters.as_slice()
+            && before.len() <= 2 * last.len()
+        {
+            let joined: Arc<[DeadLetter]> = before.iter().chain(last.iter()).cloned().collect();
+            self.letters.truncate(self.letters.len() - 2);
+            self.letters.push(joined);
+        }
+    }
+
+    pub fn letters_bytes(&self) -> usize {
+        let letters = self.letters.iter().flat_map(|letters| letters.iter());
+        letters.map(|letter| letter.raw.len() + 200).sum()
+    }
+}
+
+/// Two or more chunks as one; `None` if together they have too many columns.
+fn merge(chunks: &[Arc<HeadChunk>], columns_max: usize) -> Result<Option<HeadChunk>> {
+    let union = Union::of(chunks);
+    if columns_max < union.n_fields {
+        return Ok(None);
+    }
+    let n_rows: Vec<usize> = chunks.iter().map(|chunk| chunk.n_rows()).collect();
+    let mut arrays: Vec<ArrayRef> = Vec::with_capacity(union.columns.len());
+    for (places, field) in union.columns.iter().zip(union.schema.fields()) {
+        let pieces: Vec<ArrayRef> = chunks
+            .iter()
+            .zip(places)
+            .zip(&n_rows)
+            .map(|((chunk, place), n_rows)| {
+                let column = place.and_then(|place| chunk.batch.columns().get(place));
+                column.map_or_else(|| new_null_array(field.data_type(), *n_rows), Arc::clone)
+            })
+            .collect();
+        let pieces: Vec<_> = pieces.iter().map(AsRef::as_ref).collect();
+        arrays.push(concat(&pieces).map_err(merge_failed)?);
+    }
+    let batch = RecordBatch::try_new(union.schema, arrays).map_err(merge_failed)?;
+    let max_arrival_ns = chunks.iter().map(|chunk| chunk.max_arrival_ns).max();
+    HeadChunk::new(batch, max_arrival_ns.unwrap_or(i64::MIN)).map(Some)
+}
+
+fn merge_failed(error: arrow::error::ArrowError) -> Error {
+    Error::internal("cannot put two chunks of the head together").with_source(error)
+}

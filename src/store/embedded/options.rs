@@ -1,0 +1,41 @@
+//! The limits of the embedded store.
+
+use std::time::Duration;
+
+use crate::store::embedded::columns::ColumnLimits;
+use crate::store::embedded::segment::write::SegmentOptions;
+
+/// Memory: the head being filled and the one being flushed hold at most `2 × head_bytes_max` and what one `write` brings; a flush adds
+/// one column of one segment and the segment's compressed pages (about a tenth of the head).
+#[derive(Clone, Debug, PartialEq)]
+pub struct EmbeddedStoreOptions {
+    /// Rows in memory that start a flush. Default: 262,144.
+    pub head_rows_max: usize,
+    /// Bytes in memory that start a flush. Default: 64 MiB.
+    pub head_bytes_max: usize,
+    /// Age of the oldest row in memory that starts a flush. Default: 5 min.
+    pub head_age_max: Duration,
+    pub columns: ColumnLimits,
+    pub segment: SegmentOptions,
+    /// Bytes of dead letters kept; the oldest go first. Default: 64 MiB.
+    pub dead_letters_bytes_max: u64,
+    /// Writes that may wait for the writer thread. Default: 16.
+    pub writes_waiting_max: usize,
+    /// How long a write waits for room in memory before it is refused. Default: 30 s.
+    pub write_wait_max: Duration,
+}
+
+impl Default for EmbeddedStoreOptions {
+    fn default() -> Self {
+        Self {
+            head_rows_max: 262_144,
+            head_bytes_max: 64 << 20,
+            head_age_max: Duration::from_secs(300),
+            columns: ColumnLimits::default(),
+            segment: SegmentOptions::default(),
+            dead_letters_bytes_max: 64 << 20,
+            writes_waiting_max: 16,
+            write_wait_max: Duration::from_secs(30),
+        }
+    }
+}

@@ -1,0 +1,224 @@
+//! The rows of head chunks in sorted order, column by column: what a flush writes.
+//!
+//! Sorting moves (timestamp, partition, seq, chunk, row) only; a column's values are gathered when its turn comes. This module must not know files.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use arrow::array::{ArrayRef, new_null_array};
+use arrow::compute::{concat, interleave};
+use arrow::datatypes::SchemaRef;
+use hashbrown::HashMap;
+
+use crate::common::error::{Error, Result};
+use crate::record::value::ValueType;
+use crate::record::{Position, RecordKey};
+use crate::store::embedded::schema::{self, SYSTEM_COLUMNS};
+use crate::store::embedded::segment::write::RowSource;
+use crate::store::embedded::snapshot::HeadChunk;
+use crate::store::embedded::spill;
+
+const DAY_NS: i64 = 86_400_000_000_000;
+/// From this mean length on, stretches of rows that lie together are copied as a whole instead of row by row.
+const RUN_ROWS_MIN: usize = 64;
+
+/// The UTC day of a time, in days since 1970-01-01.
+pub fn day_of(timestamp_ns: i64) -> i32 {
+    // 1677 to 2262 in days fits.
+    i32::try_from(timestamp_ns.div_euclid(DAY_NS)).unwrap_or(0)
+}
+
+/// A row's place and sort key.
+#[derive(Clone, Copy)]
+struct Row {
+    timestamp_ns: i64,
+    seq: u64,
+    partition: u32,
+    chunk: u32,
+    row: u32,
+}
+
+pub struct SortedRows {
+    chunks: Vec<Arc<HeadChunk>>,
+    schema: SchemaRef,
+    /// For each column of `schema`: its index in each chunk.
+    columns: Vec<Vec<Option<usize>>>,
+    rows: Vec<Row>,
+}
+
+impl SortedRows {
+    pub fn new(chunks: Vec<Arc<HeadChunk>>, columns_max: usize) -> Result<Self> {
+        let chunks = spill::within(chunks, columns_max)?;
+        let mut rows = Vec::with_capacity(chunks.iter().map(|chunk| chunk.n_rows()).sum());
+        for (index, chunk) in chunks.iter().enumerate() {
+            let timestamps = schema::timestamps(&chunk.batch)?;
+            let seqs = schema::seqs(&chunk.batch)?;
+            let partitions = schema::partitions(&chunk.batch)?;
+            let keys = timestamps.iter().zip(seqs).zip(partitions);
+            for (row, ((timestamp_ns, seq), partition)) in keys.enumerate() {
+                rows.push(Row {
+                    timestamp_ns: *timestamp_ns,
+                    seq: *seq,
+                    partition: *partition,
+                    chunk: u32_of(index)?,
+                    row: u32_of(row)?,
+                });
+            }
+        }
+        let key = |row: &Row| (row.timestamp_ns, row.partition, row.seq);
+        if !rows.is_sorted_by_key(key) {
+            rows.sort_unstable_by_key(key);
+        }
+        let union = Union::of(&chunks);
+        Ok(Self {
+            schema: union.schema,
+            columns: union.columns,
+            chunks,
+            rows,
+        })
+    }
+
+    /// Stretches of rows of the same UTC day.
+    pub fn days(&self) -> Vec<(i32, Range<usize>)> {
+        let mut start = 0;
+        self.rows
+            .chunk_by(|a, b| day_of(a.timestamp_ns) == day_of(b.timestamp_ns))
+            .map(|rows| {
+                let range = start..start + rows.len();
+                start = range.end;
+                (
+                    rows.first().map_or(0, |row| day_of(row.timestamp_ns)),
+                    range,
+                )
+            })
+            .collect()
+    }
+
+    pub fn key(&self, row: usize) -> Option<RecordKey> {
+        self.rows.get(row).map(|row| RecordKey {
+            timestamp_ns: row.timestamp_ns,
+            position: Position {
+                partition: row.partition,
+                seq: row.seq,
+            },
+        })
+    }
+
+    fn gather(&self, column: usize, rows: &[Row]) -> Result<ArrayRef> {
+        let data_type = self.schema.field(column).data_type();
+        let no_places = Vec::new();
+        let places = self.columns.get(column).unwrap_or(&no_places);
+        let arrays: Vec<Option<&ArrayRef>> = self
+            .chunks
+            .iter()
+            .zip(places)
+            .map(|(chunk, place)| chunk.batch.columns().get((*place)?))
+            .collect();
+        if arrays.iter().all(Option::is_none) {
+            return Ok(new_null_array(data_type, rows.len()));
+        }
+        let n_runs = 1 + rows.windows(2).filter(|pair| !follows(pair)).count();
+        let gathered = if RUN_ROWS_MIN * n_runs <= rows.len() {
+            let pieces: Vec<ArrayRef> = rows
+                .chunk_by(|a, b| follows(&[*a, *b]))
+                .filter_map(|run| run.first().map(|first| (first, run.len())))
+                .map(|(first, len)| match arrays.get(first.chunk as usize) {
+                    Some(Some(array)) => array.slice(first.row as usize, len),
+                    _ => new_null_array(data_type, len),
+                })
+                .collect();
+            match pieces.as_slice() {
+                [piece] => return Ok(Arc::clone(piece)),
+                _ => concat(&pieces.iter().map(AsRef::as_ref).collect::<Vec<_>>()),
+            }
+        } else {
+            let null = new_null_array(data_type, 1);
+            let present: Vec<_> = arrays
+                .iter()
+                .map(|array| array.map_or(&*null, |array| &**array))
+                .collect();
+            let has_column: Vec<bool> = arrays.iter().map(Option::is_some).collect();
+            let indices: Vec<(usize, usize)> = rows
+                .iter()
+                .map(|row| {
+                    let chunk = row.chunk as usize;
+                    let is_present = has_column.get(chunk).is_some_and(|is| *is);
+                    (chunk, if is_present { row.row as usize } else { 0 })
+                })
+                .collect();
+            interleave(&present, &indices)
+        };
+        gathered.map_err(|error| Error::internal("cannot gather a column").with_source(error))
+    }
+}
+
+impl RowSource for SortedRows {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn column(&mut self, column: usize, rows: Range<usize>) -> Result<ArrayRef> {
+        let rows = self.rows.get(rows).unwrap_or_default();
+        self.gather(column, rows)
+    }
+}
+
+/// The columns of several chunks side by side.
+pub struct Union {
+    pub schema: SchemaRef,
+    /// For each column of `schema`: its index in each chunk.
+    pub columns: Vec<Vec<Option<usize>>>,
+    /// Field columns, the overflow column not counted.
+    pub n_fields: usize,
+}
+
+impl Union {
+    pub fn of(chunks: &[Arc<HeadChunk>]) -> Self {
+        let mut fields: Vec<(Arc<str>, ValueType)> = Vec::new();
+        let mut places: Vec<Vec<Option<usize>>> = Vec::new();
+        let mut by_key: HashMap<(Arc<str>, ValueType), usize, ahash::RandomState> =
+            HashMap::default();
+        for (chunk_index, chunk) in chunks.iter().enumerate() {
+            for info in chunk.columns.fields() {
+                let entry = by_key.entry((Arc::clone(&info.key), info.value_type));
+                let column = *entry.or_insert_with(|| {
+                    fields.push((Arc::clone(&info.key), info.value_type));
+                    places.push(vec![None; chunks.len()]);
+                    fields.len() - 1
+                });
+                if let Some(place) = places.get_mut(column).and_then(|p| p.get_mut(chunk_index)) {
+                    *place = Some(info.index);
+                }
+            }
+        }
+        let overflow: Vec<_> = chunks
+            .iter()
+            .map(|chunk| chunk.columns.overflow())
+            .collect();
+        let has_overflow = overflow.iter().any(Option::is_some);
+        let schema = schema::schema_of(
+            fields.iter().map(|(key, value_type)| (&**key, *value_type)),
+            has_overflow,
+        );
+        let mut columns: Vec<Vec<Option<usize>>> = (0..SYSTEM_COLUMNS.len())
+            .map(|index| vec![Some(index); chunks.len()])
+            .collect();
+        columns.append(&mut places);
+        if has_overflow {
+            columns.push(overflow);
+        }
+        Self {
+            schema: Arc::new(schema),
+            columns,
+            n_fields: fields.len(),
+        }
+    }
+}
+
+fn follows(pair: &[Row]) -> bool {
+    matches!(pair, [a, b] if a.chunk == b.chunk && a.row + 1 == b.row)
+}
+
+fn u32_of(index: usize) -> Result<u32> {
+    u32::try_from(index).map_err(|_| Error::internal("a head of 4 billion rows"))
+}

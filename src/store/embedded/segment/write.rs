@@ -1,0 +1,323 @@
+//! Writes one segment file, column by column, so that only one column of one row group is in memory beside the compressed pages.
+//!
+//! Choices, each measured by `benches/store_write`: zstd level 1; row groups of at most `row_group_rows_max`; pages of at most `page_rows_max` rows or
+//! `page_bytes_max` bytes; dictionaries where a sample shows repeated values; time and numbers delta-packed; statistics for pages of time and
+//! numbers, for whole chunks of other columns. The file gets its final name only when it is whole and synced: the caller syncs the folder.
+
+use std::fs::File;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+use arrow::array::{Array, ArrayRef, AsArray as _};
+use arrow::datatypes::{DataType, Float64Type, Int64Type, SchemaRef};
+use hashbrown::HashSet;
+use parquet::arrow::ArrowWriter;
+use parquet::arrow::arrow_writer::{
+    ArrowRowGroupWriterFactory, ArrowWriterOptions, compute_leaves,
+};
+use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::file::metadata::{KeyValue, SortingColumn};
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::types::ColumnPath;
+use xxhash_rust::xxh3::xxh3_64;
+
+use crate::common::error::{Error, Result};
+use crate::record::RecordKey;
+use crate::store::embedded::schema::{self, SYSTEM_COLUMNS};
+use crate::store::embedded::segment::file::encode_checksums;
+use crate::store::embedded::segment::pages::PageLog;
+use crate::store::embedded::segment::{self, SegmentMeta};
+
+const DICTIONARY_BYTES_MAX: usize = 1 << 20;
+/// Rows looked at to decide on a dictionary, in this many stretches.
+const SAMPLE_STRETCH_ROWS: usize = 256;
+const SAMPLE_STRETCHES: usize = 8;
+/// Below so many rows a dictionary page costs more than it saves: zstd finds the repeats itself.
+const DICTIONARY_ROWS_MIN: usize = 256;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SegmentOptions {
+    pub row_group_rows_max: usize,
+    pub page_rows_max: usize,
+    pub page_bytes_max: usize,
+    pub zstd_level: i32,
+}
+
+impl Default for SegmentOptions {
+    fn default() -> Self {
+        Self {
+            row_group_rows_max: 262_144,
+            page_rows_max: 8_192,
+            page_bytes_max: 256 << 10,
+            zstd_level: 1,
+        }
+    }
+}
+
+/// Sorted rows, given column by column.
+pub trait RowSource {
+    fn schema(&self) -> &SchemaRef;
+
+    /// The values of a column for rows `rows` in sorted order, as one array of the schema's type.
+    fn column(&mut self, column: usize, rows: Range<usize>) -> Result<ArrayRef>;
+}
+
+/// What is written, beside the rows.
+pub struct NewSegment<'a> {
+    pub folder: &'a Path,
+    pub id: u64,
+    pub day: i32,
+    /// Of the source, in order; all of one UTC day.
+    pub rows: Range<usize>,
+    pub min_key: RecordKey,
+    pub max_key: RecordKey,
+    pub max_arrival_ns: i64,
+    /// Rows of a row group, where long rows need fewer than the option allows.
+    pub row_group_rows: usize,
+}
+
+/// Writes and syncs the file. `check` is called between columns and may stop the work; then no file is left.
+pub fn write_segment(
+    new: &NewSegment<'_>,
+    source: &mut dyn RowSource,
+    options: &SegmentOptions,
+    check: &mut dyn FnMut() -> Result<()>,
+) -> Result<SegmentMeta> {
+    let path = new.folder.join(segment::file_name(new.day, new.id));
+    let temporary = path.with_extension("tmp");
+    let written = write_file(new, &temporary, source, options, check).and_then(|meta| {
+        let renamed = std::fs::rename(&temporary, &path);
+        renamed
+            .map_err(|error| write_error(&path, error))
+            .map(|()| meta)
+    });
+    if written.is_err() {
+        // What is left would only wait for the next start to be removed.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
+}
+
+fn write_file(
+    new: &NewSegment<'_>,
+    path: &Path,
+    source: &mut dyn RowSource,
+    options: &SegmentOptions,
+    check: &mut dyn FnMut() -> Result<()>,
+) -> Result<SegmentMeta> {
+    let failed = |error| write_error(path, error);
+    let parquet_failed = |error: parquet::errors::ParquetError| write_error(path, error);
+    let file = File::create(path).map_err(failed)?;
+    let synced = file.try_clone().map_err(failed)?;
+    let pages = PageLog::default();
+    let properties = properties(source, &new.rows, options)?;
+    let writer_options = ArrowWriterOptions::new()
+        .with_properties(properties)
+        .with_page_store_factory(Arc::new(pages.clone()));
+    let schema = Arc::clone(source.schema());
+    let writer = ArrowWriter::try_new_with_options(file, schema, writer_options);
+    let (mut writer, factory) = writer
+        .and_then(ArrowWriter::into_serialized_writer)
+        .map_err(parquet_failed)?;
+    let mut row = new.rows.start;
+    let group_rows = new
+        .row_group_rows
+        .clamp(1, options.row_group_rows_max.max(1));
+    for index in 0.. {
+        if new.rows.end <= row {
+            break;
+        }
+        let end = new.rows.end.min(row + group_rows);
+        write_row_group(&mut writer, &factory, index, source, row..end, check)
+            .map_err(|error| error.unwrap_or_else(parquet_failed))?;
+        row = end;
+    }
+    append_blobs(&mut writer, &pages).map_err(failed)?;
+    let footer_offset = writer.bytes_written() as u64;
+    writer.close().map_err(parquet_failed)?;
+    synced.sync_all().map_err(failed)?;
+    let tail = read_from(path, footer_offset).map_err(failed)?;
+    Ok(SegmentMeta {
+        id: new.id,
+        day: new.day,
+        n_rows: new.rows.len() as u64,
+        min_key: new.min_key,
+        max_key: new.max_key,
+        max_arrival_ns: new.max_arrival_ns,
+        size_bytes: footer_offset + tail.len() as u64,
+        footer_offset,
+        footer_checksum: xxh3_64(&tail),
+    })
+}
+
+/// An error of ours (`Ok`), or Parquet's that still needs the path.
+enum GroupError {
+    Ours(Error),
+    Parquet(parquet::errors::ParquetError),
+}
+
+impl GroupError {
+    fn unwrap_or_else(self, name: impl FnOnce(parquet::errors::ParquetError) -> Error) -> Error {
+        match self {
+            Self::Ours(error) => error,
+            Self::Parquet(error) => name(error),
+        }
+    }
+}
+
+impl From<Error> for GroupError {
+    fn from(error: Error) -> Self {
+        Self::Ours(error)
+    }
+}
+
+impl From<parquet::errors::ParquetError> for GroupError {
+    fn from(error: parquet::errors::ParquetError) -> Self {
+        Self::Parquet(error)
+    }
+}
+
+fn write_row_group(
+    writer: &mut SerializedFileWriter<File>,
+    factory: &ArrowRowGroupWriterFactory,
+    index: usize,
+    source: &mut dyn RowSource,
+    rows: Range<usize>,
+    check: &mut dyn FnMut() -> Result<()>,
+) -> Result<(), GroupError> {
+    let schema = Arc::clone(source.schema());
+    let column_writers = factory.create_column_writers(index)?;
+    let mut row_group = writer.next_row_group()?;
+    for (column, mut column_writer) in column_writers.into_iter().enumerate() {
+        check()?;
+        let array = source.column(column, rows.clone())?;
+        for leaf in compute_leaves(schema.field(column), &array)? {
+            column_writer.write(&leaf)?;
+        }
+        column_writer.close()?.append_to_row_group(&mut row_group)?;
+    }
+    row_group.close()?;
+    Ok(())
+}
+
+/// Appends what lies between the row groups and the footer, and names it in the footer.
+fn append_blobs(writer: &mut SerializedFileWriter<File>, pages: &PageLog) -> std::io::Result<()> {
+    let pair = |writer: &mut SerializedFileWriter<File>, key: &str, value: String| {
+        writer.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
+    };
+    pair(writer, segment::FORMAT, segment::FORMAT_VERSION.to_owned());
+    let checksums = encode_checksums(&pages.take());
+    pair(
+        writer,
+        segment::CHECKSUMS_OFFSET,
+        writer.bytes_written().to_string(),
+    );
+    pair(writer, segment::CHECKSUMS_LEN, checksums.len().to_string());
+    writer.write_all(&checksums)?;
+    writer.flush()
+}
+
+fn properties(
+    source: &mut dyn RowSource,
+    rows: &Range<usize>,
+    options: &SegmentOptions,
+) -> Result<WriterProperties> {
+    let level = ZstdLevel::try_new(options.zstd_level)
+        .map_err(|error| Error::internal("zstd level out of range").with_source(error))?;
+    let sorted = (0..SYSTEM_COLUMNS.len())
+        .filter(|index| [schema::TIMESTAMP, schema::PARTITION, schema::SEQ].contains(index));
+    let mut builder = WriterProperties::builder()
+        .set_created_by(format!("logyard {}", env!("CARGO_PKG_VERSION")))
+        .set_compression(Compression::ZSTD(level))
+        .set_data_page_row_count_limit(options.page_rows_max)
+        .set_data_page_size_limit(options.page_bytes_max)
+        .set_dictionary_page_size_limit(DICTIONARY_BYTES_MAX)
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_max_row_group_row_count(None)
+        .set_sorting_columns(Some(sorting_columns(sorted)));
+    let schema = Arc::clone(source.schema());
+    for (index, field) in schema.fields().iter().enumerate() {
+        let path = ColumnPath::new(vec![field.name().clone()]);
+        let has_dictionary = match index {
+            schema::TIMESTAMP | schema::SEQ => false,
+            schema::PARTITION | schema::TIMESTAMP_DIGITS | schema::FLAGS => true,
+            _ => DICTIONARY_ROWS_MIN <= rows.len() && has_repeats(source, index, rows)?,
+        };
+        builder = builder.set_column_dictionary_enabled(path.clone(), has_dictionary);
+        let encoding = match field.data_type() {
+            DataType::Utf8 => Encoding::DELTA_LENGTH_BYTE_ARRAY,
+            DataType::Boolean | DataType::Float64 => Encoding::PLAIN,
+            _ => Encoding::DELTA_BINARY_PACKED,
+        };
+        builder = builder.set_column_encoding(path.clone(), encoding);
+        let has_ranges = !matches!(field.data_type(), DataType::Utf8 | DataType::Boolean);
+        if has_ranges {
+            builder = builder.set_column_statistics_enabled(path, EnabledStatistics::Page);
+        }
+    }
+    Ok(builder.build())
+}
+
+fn sorting_columns(indices: impl Iterator<Item = usize>) -> Vec<SortingColumn> {
+    // Sorted by time, then partition, then seq: not the order of the columns.
+    let mut sorted: Vec<_> = indices
+        .filter_map(|index| i32::try_from(index).ok())
+        .collect();
+    sorted.sort_by_key(|index| (*index != 0, std::cmp::Reverse(*index)));
+    sorted
+        .into_iter()
+        .map(|column_idx| SortingColumn {
+            column_idx,
+            descending: false,
+            nulls_first: false,
+        })
+        .collect()
+}
+
+/// True if a sample of the column's values holds at most three distinct ones for four.
+fn has_repeats(source: &mut dyn RowSource, column: usize, rows: &Range<usize>) -> Result<bool> {
+    let stride = (rows.len() / SAMPLE_STRETCHES).max(1);
+    let mut n_values = 0;
+    let mut hashes: HashSet<u64, ahash::RandomState> = HashSet::default();
+    for start in rows.clone().step_by(stride).take(SAMPLE_STRETCHES) {
+        let end = rows.end.min(start + SAMPLE_STRETCH_ROWS.min(stride));
+        let array = source.column(column, start..end)?;
+        n_values += array.len() - array.null_count();
+        match array.data_type() {
+            DataType::Utf8 => {
+                let texts = array.as_string::<i32>().iter().flatten();
+                hashes.extend(texts.map(|text| xxh3_64(text.as_bytes())));
+            }
+            DataType::Int64 => {
+                let values = array.as_primitive::<Int64Type>().iter().flatten();
+                hashes.extend(values.map(i64::cast_unsigned));
+            }
+            DataType::Float64 => {
+                let values = array.as_primitive::<Float64Type>().iter().flatten();
+                hashes.extend(values.map(f64::to_bits));
+            }
+            _ => return Ok(false),
+        }
+    }
+    Ok(hashes.len() * 4 <= n_values * 3)
+}
+
+fn read_from(path: &Path, offset: u64) -> std::io::Result<Vec<u8>> {
+    use std::io::{Read as _, Seek as _, SeekFrom};
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(offset))?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn write_error(path: &Path, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Error {
+    let source = source.into();
+    Error::unavailable(
+        "store_write_failed",
+        format!("cannot write segment {}: {source}", path.display()),
+    )
+    .with_source(source)
+}
