@@ -1,1 +1,299 @@
-//! cli
+//! The command line: subcommands, flags, exit codes. 0: done and well; 1: done or tried, and something is wrong; 2: not understood.
+
+use std::future::Future;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use toml::Value;
+
+use crate::common::error::Error;
+use crate::config::{self, Checked, Layered, Override};
+use crate::loadgen::{self, GenerateArgs};
+use crate::serve;
+
+const EXIT_USAGE: u8 = 2;
+
+/// The whole log stack in one binary: ingest, durable queue, search store, cache and UI.
+#[derive(Parser, Debug)]
+#[command(
+    name = "logyard",
+    version,
+    max_term_width = 110,
+    arg_required_else_help = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Take in logs, keep them, answer questions, show the page
+    Serve(ServeArgs),
+    /// Make realistic logs and send them, or write them out
+    Generate(GenerateArgs),
+    /// Show or check the settings
+    Config(ConfigArgs),
+}
+
+/// Settings that every command about a server's data takes.
+#[derive(Args, Debug, Clone, Default)]
+struct SettingsArgs {
+    /// File of settings (TOML); `logyard config print` writes one with every setting explained
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder of the queue and the store [default: logyard-data]
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<String>,
+}
+
+const SERVE_EXAMPLES: &str = "Examples:
+  logyard serve
+  logyard serve --data-dir /var/lib/logyard --listen 127.0.0.1:9000
+  logyard serve --in-memory
+Then:
+  curl -d 'hello from curl' http://127.0.0.1:8001/logs
+  curl 'http://127.0.0.1:8001/logs?q=hello'";
+
+#[derive(Args, Debug, Clone, Default)]
+#[command(after_help = SERVE_EXAMPLES)]
+struct ServeArgs {
+    #[command(flatten)]
+    common: SettingsArgs,
+    /// Address and port; port 0 takes a free one and prints it [default: 127.0.0.1:8001]
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// embedded or memory [default: embedded]
+    #[arg(long, value_name = "QUEUE")]
+    queue: Option<String>,
+    /// embedded or memory [default: embedded]
+    #[arg(long, value_name = "STORE")]
+    store: Option<String>,
+    /// in-process or off [default: in-process]
+    #[arg(long, value_name = "CACHE")]
+    cache: Option<String>,
+    /// all, or some of api,indexer,cleaner,ui [default: all]
+    #[arg(long, value_name = "ROLES", value_delimiter = ',')]
+    roles: Vec<String>,
+    /// Touch no disk; all is gone when the process ends
+    #[arg(long)]
+    in_memory: bool,
+    /// Listen on an address that other machines reach, though there are no users and keys yet
+    #[arg(long)]
+    insecure_no_auth: bool,
+}
+
+const CONFIG_EXAMPLES: &str = "Examples:
+  logyard config print > logyard.toml
+  logyard config check --config logyard.toml";
+
+#[derive(Args, Debug)]
+#[command(after_help = CONFIG_EXAMPLES)]
+struct ConfigArgs {
+    #[command(subcommand)]
+    command: ConfigCommand,
+}
+
+#[derive(Subcommand, Debug)]
+enum ConfigCommand {
+    /// Print every setting in force, with its explanation and where it was set
+    #[command(after_help = CONFIG_EXAMPLES)]
+    Print(SettingsArgs),
+    /// Check the settings and say what is wrong
+    #[command(after_help = CONFIG_EXAMPLES)]
+    Check(SettingsArgs),
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Serve(args) => match checked(&args.common, &args.overrides()) {
+            Ok(checked) => finish(serve::serve(checked).map(|()| true)),
+            Err(e) => usage(&e),
+        },
+        Command::Generate(args) => tool(loadgen::generate(args)),
+        Command::Config(ConfigArgs {
+            command: ConfigCommand::Print(args),
+        }) => {
+            let printed =
+                layered(&args, &[]).and_then(|layered| config::reference::print(&layered));
+            match printed {
+                Ok(text) => {
+                    out(text.trim_end());
+                    ExitCode::SUCCESS
+                }
+                Err(e) => usage(&e),
+            }
+        }
+        Command::Config(ConfigArgs {
+            command: ConfigCommand::Check(args),
+        }) => match checked(&args, &[]) {
+            Ok(_) => {
+                out("the settings are fine");
+                ExitCode::SUCCESS
+            }
+            Err(e) => usage(&e),
+        },
+    }
+}
+
+impl SettingsArgs {
+    fn overrides(&self) -> Vec<Override> {
+        text_override("data_dir", "--data-dir", self.data_dir.as_ref())
+            .into_iter()
+            .collect()
+    }
+}
+
+impl ServeArgs {
+    fn overrides(&self) -> Vec<Override> {
+        let texts = [
+            text_override("http.listen", "--listen", self.listen.as_ref()),
+            text_override("queue.kind", "--queue", self.queue.as_ref()),
+            text_override("store.kind", "--store", self.store.as_ref()),
+            text_override("cache.kind", "--cache", self.cache.as_ref()),
+        ];
+        let flags = [
+            ("in_memory", "--in-memory", self.in_memory),
+            (
+                "http.insecure_no_auth",
+                "--insecure-no-auth",
+                self.insecure_no_auth,
+            ),
+        ];
+        let mut overrides: Vec<Override> = texts.into_iter().flatten().collect();
+        for (path, flag, is_given) in flags {
+            if is_given {
+                overrides.push(Override {
+                    path,
+                    flag,
+                    value: Value::Boolean(true),
+                });
+            }
+        }
+        if !self.roles.is_empty() {
+            let roles = self.roles.iter().map(|role| Value::String(role.clone()));
+            let value = Value::Array(roles.collect());
+            overrides.push(Override {
+                path: "roles",
+                flag: "--roles",
+                value,
+            });
+        }
+        overrides
+    }
+}
+
+fn text_override(
+    path: &'static str,
+    flag: &'static str,
+    text: Option<&String>,
+) -> Option<Override> {
+    let value = Value::String(text?.clone());
+    Some(Override { path, flag, value })
+}
+
+fn layered(args: &SettingsArgs, overrides: &[Override]) -> Result<Layered, Error> {
+    let overrides = [args.overrides().as_slice(), overrides].concat();
+    config::load(args.config.as_deref(), config::environment(), &overrides)
+}
+
+fn checked(args: &SettingsArgs, overrides: &[Override]) -> Result<Checked, Error> {
+    config::check(&layered(args, overrides)?)
+}
+
+/// Runs a tool that speaks HTTP; Ctrl-C ends it as any process.
+fn tool(run: impl Future<Output = anyhow::Result<bool>>) -> ExitCode {
+    match tokio::runtime::Builder::new_multi_thread()
+        .thread_name("tool")
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => finish(runtime.block_on(run)),
+        Err(e) => finish(Err(e.into())),
+    }
+}
+
+fn finish(result: anyhow::Result<bool>) -> ExitCode {
+    match result {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(e) => {
+            complain(&format!("{e:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn usage(error: &Error) -> ExitCode {
+    complain(&error.message);
+    ExitCode::from(EXIT_USAGE)
+}
+
+#[expect(
+    clippy::print_stdout,
+    reason = "what a command answers goes to standard output"
+)]
+fn out(text: &str) {
+    println!("{text}");
+}
+
+#[expect(
+    clippy::print_stderr,
+    reason = "the one place where a command says why it failed"
+)]
+fn complain(message: &str) {
+    eprintln!("error: {message}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn every_subcommand_has_an_example_in_its_help() {
+        fn check(command: &clap::Command) {
+            let help = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            let example = format!("logyard {}", command.get_name());
+            let is_group = command.get_name() == "print" || command.get_name() == "check";
+            assert!(
+                is_group || help.contains(&example),
+                "{} has no example",
+                command.get_name()
+            );
+            command.get_subcommands().for_each(check);
+        }
+        let command = Cli::command();
+        command.get_subcommands().for_each(check);
+        command.clone().debug_assert();
+    }
+
+    #[test]
+    fn flags_become_settings() {
+        let cli = Cli::parse_from([
+            "logyard",
+            "serve",
+            "--in-memory",
+            "--roles",
+            "api,indexer",
+            "--listen",
+            "127.0.0.1:0",
+            "--data-dir",
+            "/x",
+        ]);
+        let Command::Serve(args) = cli.command else {
+            panic!()
+        };
+        let overrides = [args.common.overrides(), args.overrides()].concat();
+        let settings = config::load(None, [], &overrides).unwrap().settings;
+        assert!(settings.in_memory);
+        assert_eq!(settings.roles, ["api", "indexer"]);
+        assert_eq!(settings.http.listen, "127.0.0.1:0");
+        assert_eq!(settings.data_dir, "/x");
+    }
+}
