@@ -10,6 +10,7 @@ pub mod key;
 pub mod leaves;
 pub mod level;
 pub mod position;
+pub mod timestamp;
 pub mod value;
 
 pub use aliases::{Aliases, StandardField};
