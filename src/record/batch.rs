@@ -128,6 +128,11 @@ impl BatchBuilder {
         self.bytes.len()
     }
 
+    /// Different keys so far.
+    pub fn keys_len(&self) -> u32 {
+        u32_of(self.keys.len())
+    }
+
     pub fn begin_record(&mut self) {
         self.record_start = self.bytes.len();
         self.record_fields = 0;

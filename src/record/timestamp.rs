@@ -188,7 +188,7 @@ fn fraction_of(digits: &[u8]) -> Option<(i64, u8)> {
         ns = ns * 10 + i64::from(digit - b'0');
         n_digits += 1;
     }
-    Some((ns * POWERS_OF_TEN[usize::from(9 - n_digits)], n_digits))
+    Some((ns * power_of_ten(9 - n_digits), n_digits))
 }
 
 const POWERS_OF_TEN: [i64; 10] = [
@@ -203,6 +203,13 @@ const POWERS_OF_TEN: [i64; 10] = [
     100_000_000,
     1_000_000_000,
 ];
+
+fn power_of_ten(exponent: u8) -> i64 {
+    POWERS_OF_TEN
+        .get(usize::from(exponent))
+        .copied()
+        .unwrap_or(1)
+}
 
 /// A date and a time of day as written.
 #[derive(Clone, Copy, Debug)]
@@ -299,8 +306,8 @@ pub fn format_into(out: &mut Vec<u8>, ns: i64, digits: u8) {
     out.extend(two(second_of_day % 60));
     if 0 < digits {
         out.push(b'.');
-        for index in 0..usize::from(digits.min(9)) {
-            out.push(digit_of(fraction / POWERS_OF_TEN[8 - index] % 10));
+        for index in 0..digits.min(9) {
+            out.push(digit_of(fraction / power_of_ten(8 - index) % 10));
         }
     }
     out.push(b'Z');

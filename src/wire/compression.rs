@@ -13,6 +13,9 @@ use crate::common::error::{Error, ErrorKind, Result};
 /// The names accepted, for `Accept-Encoding` in the answer to an unknown one.
 pub const ACCEPTED: &str = "gzip, zstd, deflate, identity";
 
+/// The largest block of zstd.
+const ZSTD_CHUNK_BYTES: usize = 128 << 10;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Encoding {
     Identity,
@@ -148,7 +151,7 @@ impl Decompressor {
                 State::Zstd(Box::new(Zstd {
                     decoder,
                     sink,
-                    chunk: vec![0; ZstdDecoder::<'static>::out_size()],
+                    chunk: vec![0; ZSTD_CHUNK_BYTES],
                     is_between_frames: true,
                 }))
             }

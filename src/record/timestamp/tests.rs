@@ -1,3 +1,5 @@
+//! Tables of times, and properties of reading and writing them.
+
 use super::*;
 
 /// 2026-11-23T02:00:00Z.

@@ -1,3 +1,5 @@
+//! Bodies in every encoding: whole, cut, garbled and explosive.
+
 use super::*;
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
