@@ -3,12 +3,17 @@
 //! **Tokens.** A token is a maximal run of Unicode letters and digits (`char::is_alphanumeric`), compared without case
 //! (lowercased with `char::to_lowercase`).
 //!
-//! **Text form.** `Str` is its text. `Json` matches by element: every scalar leaf inside it, at any depth, is a value of its own.
+//! **Text form.** `Str` is its text. `Json` matches by element: every scalar leaf inside it, at any depth, is a value of its own,
+//! strings unescaped (`record::leaves` finds them; an index must take its tokens from there). `Exists` is true for any `Json`.
 //! Numbers and booleans are one value, not text: see `Words`. `Null` matches nothing but its own negation.
+//!
+//! **Numbers** compare exactly between integers and number texts, and as doubles where the value is a `Float`. A text is a number if
+//! `query::number::is_number` says so.
 //!
 //! A field has several values when several columns share its address (types, or nested and dotted spelling), or when it is an
 //! array. A term matches a record if *any* value of *any* of its addresses matches. An array of objects answers for the
-//! addresses inside it too: `{"a":[{"b":1}]}` matches `a.b:1`.
+//! addresses inside it too: `{"a":[{"b":1}]}` matches `a.b:1`. A leaf inside `Json` has the field's address and the keys on the way,
+//! joined by dots (arrays add nothing); a term asks the leaves at its address and below it. Outside `Json` it asks its address alone.
 
 use std::ops::Bound;
 
@@ -34,7 +39,8 @@ pub enum Field {
     /// Any field of the record (not the timestamp, not `_flags`).
     Any,
     /// Any of these addresses: one, or the standard name and the alias asked for (`service` asks `source` and `service`).
-    /// `timestamp` asks the record's time (as nanoseconds; bounds are read as times), `_flags` the names of its flags.
+    /// `timestamp` asks the record's time too: `Range` compares nanoseconds since 1970 (bounds are such integers: the parser turns times
+    /// into them), `Exists` is true, no other match ever is. `_flags` asks the names of its flags too.
     Addresses(Vec<String>),
 }
 
@@ -53,19 +59,20 @@ pub enum Match {
     OneOf(Vec<String>),
     /// `*` is any run of characters that are not white space, `?` one such character. The pattern may match anywhere in the raw text
     /// (numbers and booleans: in their JSON text), without case, but where it does not begin (end) with `*`, a letter or digit may
-    /// not stand directly before (after) the match if the pattern's first (last) character is a letter or digit.
+    /// not stand directly before (after) the match if the pattern's first (last) character is a letter or digit. `\` makes the next
+    /// character an ordinary one. Without case means Unicode's simple case folding here, as in the `regex` crate.
     Wildcard(String),
     /// `/…/`: found anywhere in the raw text (numbers and booleans: in their JSON text), case counts unless `(?i)`.
     Regex(String),
     /// Numbers and the time compare as numbers. Texts: if every bound given is a number, texts that are numbers compare as numbers and others
-    /// do not match; if not, texts compare by bytes, and numbers do not match.
+    /// do not match; if not, texts compare by bytes, and numbers do not match. Without any bound it is `Exists`. Never matches booleans.
     Range {
         low: Bound<String>,
         high: Bound<String>,
     },
     /// The field is there and is not null.
     Exists,
-    /// Texts that are an IP address inside this network.
+    /// Texts that are an IP address inside this network; an IPv4 address may be written as IPv6 (`::ffff:10.0.0.1`).
     Cidr(ipnet::IpNet),
 }
 

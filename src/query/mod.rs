@@ -4,9 +4,15 @@
 //! (`evaluate`): every store must answer as `evaluate` would, record by record.
 
 pub mod ast;
+pub mod evaluate;
+pub mod matcher;
+pub mod number;
 pub mod request;
+pub mod text;
 
 pub use ast::{Expr, Field, Match, Term};
+pub use evaluate::{CompiledExpr, CompiledSelection, CompiledTerm};
+pub use matcher::Matcher;
 pub use request::{
     Aggregate, AggregateKind, FieldSummary, FieldsAnswer, FieldsRequest, Group, GroupBy, Histogram,
     HistogramBucket, HistogramRequest, Order, SearchAnswer, SearchRequest, Selection, StatsAnswer,

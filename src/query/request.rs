@@ -11,12 +11,20 @@ pub struct TimeRange {
     pub end_ns: Option<i64>,
 }
 
+impl TimeRange {
+    pub fn contains(&self, timestamp_ns: i64) -> bool {
+        self.start_ns.is_none_or(|start| start <= timestamp_ns)
+            && self.end_ns.is_none_or(|end| timestamp_ns < end)
+    }
+}
+
 /// Which records a question is about.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Selection {
     pub range: TimeRange,
     pub filter: Expr,
-    /// Only records whose position in partition p lies in [from, to): for the live tail's seam. Usually `None`.
+    /// Only records whose position in partition p lies in [from, to): for the live tail's seam. Both bounds name the
+    /// same partition. Usually `None`.
     pub positions: Option<(Position, Position)>,
 }
 
@@ -64,7 +72,7 @@ pub struct HistogramRequest {
     pub selection: Selection,
     /// Width of a bucket; buckets begin at multiples of it since 1970.
     pub interval_ns: i64,
-    /// Address of the field that splits each bucket.
+    /// Address of the field that splits each bucket, by its text (see [`GroupBy::Field`]).
     pub by: Option<String>,
     /// At most this many values of `by`, the most frequent ones; the rest is counted under `None`.
     pub by_limit: usize,
@@ -89,7 +97,7 @@ pub struct Histogram {
 #[derive(Clone, Debug, PartialEq)]
 pub struct FieldsRequest {
     pub selection: Selection,
-    /// How many of the most frequent values for each field.
+    /// How many of the most frequent values for each field. Values are the same if type and value are; an array is one value.
     pub top: usize,
     /// Only these addresses; `None` is all.
     pub fields: Option<Vec<String>>,
@@ -118,24 +126,32 @@ pub struct FieldsAnswer {
 
 #[derive(Clone, Debug, PartialEq)]
 pub enum GroupBy {
-    /// The field at this address, by its text; records without it form the group null.
+    /// The field at this address, by its text (`ValueRef::text`, so 500 and "500" are one group, and an array is one text); the
+    /// group's value is `Str`. Records without it, or with null, form the group `Null`. Of several keys with this address that are
+    /// not null the first in byte order counts. Addresses inside an array are not looked at.
     Field(String),
     /// Buckets of time, nanoseconds wide; the value is the bucket's start.
     Time(i64),
 }
 
+/// The field is found as for [`GroupBy::Field`]. `Sum` to `Percentile` are about its numbers, and texts that are numbers
+/// (`query::number::is_number`); other values are left out.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AggregateKind {
     /// Records.
     Count,
     /// Records in which the field has a value other than null.
     CountField,
+    /// `Int` where all are integers and the sum fits, else `Float`.
     Sum,
+    /// `Float`.
     Avg,
+    /// `Int` or `Float`, as the value is.
     Min,
     Max,
-    /// Between 0 and 100.
+    /// Between 0 and 100; `Float`, between the two nearest ranks by linear interpolation. May be approximate.
     Percentile(f64),
+    /// Texts that differ. May be approximate.
     Distinct,
 }
 
@@ -153,7 +169,8 @@ pub struct StatsRequest {
     pub selection: Selection,
     pub by: Vec<GroupBy>,
     pub aggregates: Vec<Aggregate>,
-    /// (index into `by` then `aggregates`, descending), in order of weight.
+    /// (index into `by` then `aggregates`, descending), in order of weight. Null comes last in both directions; what is equal
+    /// then is ordered by the values of `by`, ascending, null last.
     pub sort: Vec<(usize, bool)>,
     pub limit: usize,
 }
