@@ -9,7 +9,7 @@ use toml::Value;
 
 use crate::common::error::Error;
 use crate::config::{self, Checked, Layered, Override};
-use crate::loadgen::{self, GenerateArgs};
+use crate::loadgen::{self, FetchArgs, GenerateArgs, LoadtestArgs};
 use crate::serve;
 
 const EXIT_USAGE: u8 = 2;
@@ -33,6 +33,10 @@ enum Command {
     Serve(ServeArgs),
     /// Make realistic logs and send them, or write them out
     Generate(GenerateArgs),
+    /// Ask a server many questions, check the answers, show how long they took
+    Fetch(FetchArgs),
+    /// Send logs at a steady rate and check every promise
+    Loadtest(LoadtestArgs),
     /// Show or check the settings
     Config(ConfigArgs),
 }
@@ -113,6 +117,8 @@ pub fn main() -> ExitCode {
             Err(e) => usage(&e),
         },
         Command::Generate(args) => tool(loadgen::generate(args)),
+        Command::Fetch(args) => tool(loadgen::fetch(args)),
+        Command::Loadtest(args) => tool(loadgen::loadtest(args)),
         Command::Config(ConfigArgs {
             command: ConfigCommand::Print(args),
         }) => {

@@ -17,7 +17,8 @@ use crate::common::metrics::Metrics;
 use crate::common::server::edge::{self, Edge};
 use crate::common::server::{self, ServerOptions};
 use crate::common::telemetry;
-use crate::config::{Checked, LogFormat};
+use crate::config::{Checked, LogFormat, Role};
+use crate::ui;
 
 /// Runs the server until a signal; `Ok` after a clean stop.
 pub fn serve(checked: Checked) -> anyhow::Result<()> {
@@ -58,10 +59,14 @@ async fn run(checked: Checked) -> anyhow::Result<()> {
             .is_loopback()
             .then(|| checked.settings.http.allowed_hosts.clone()),
         compression_min_bytes: checked.settings.http.compression_min_bytes,
-        known_paths: Vec::new(),
+        known_paths: vec!["/ui"],
         metrics: metrics.clone(),
     };
-    let router = edge::wrap(Router::new(), edge);
+    let mut routes = Router::new();
+    if checked.has_role(Role::Ui) {
+        routes = routes.merge(ui::routes());
+    }
+    let router = edge::wrap(routes, edge);
     spawn_signal_watch(leaving.clone())?;
     announce(address);
     server::run(

@@ -49,6 +49,9 @@ pub struct Intake {
     pub body_bytes_max: u64,
     pub plain_bytes_max: u64,
     pub in_flight_bytes_max: u64,
+    pub admission_wait_ms: u64,
+    pub indexed_wait_ms: u64,
+    pub replay_letters_max: u64,
     pub line_bytes_max: u64,
     pub fields_max: u64,
     pub timestamp_names: Vec<String>,
@@ -63,6 +66,16 @@ pub struct Queue {
     pub kind: String,
     pub durability: String,
     pub size_bytes_max: u64,
+    pub segment_size_bytes: u64,
+    pub group_size_bytes_max: u64,
+    pub waiting_appends_max: u64,
+    pub append_wait_max_ms: u64,
+    pub recent_size_bytes_max: u64,
+    pub subscriber_batches_max: u64,
+    pub disk_used_percent_max: u64,
+    pub memory_size_bytes_max: u64,
+    pub idempotency_window_ms: u64,
+    pub idempotency_keys_max: u64,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -73,12 +86,20 @@ pub struct Indexer {}
 #[serde(default, deny_unknown_fields)]
 pub struct Store {
     pub kind: String,
+    pub head_rows_max: u64,
+    pub head_bytes_max: u64,
+    pub head_age_max_ms: u64,
+    pub columns_max: u64,
+    pub segment_bytes_max: u64,
+    pub dead_letters_bytes_max: u64,
+    pub write_wait_max_ms: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Search {
     pub timeout_ms: u64,
+    pub page_limit_max: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -156,6 +177,9 @@ impl Default for Intake {
             body_bytes_max: 64 << 20,
             plain_bytes_max: 128 << 20,
             in_flight_bytes_max: 256 << 20,
+            admission_wait_ms: 5000,
+            indexed_wait_ms: 10_000,
+            replay_letters_max: 10_000,
             line_bytes_max: 256 << 10,
             fields_max: 1000,
             timestamp_names: names(&["@timestamp", "time", "ts", "date", "_time"]),
@@ -180,6 +204,16 @@ impl Default for Queue {
             kind: "embedded".to_owned(),
             durability: "fsync".to_owned(),
             size_bytes_max: 4 << 30,
+            segment_size_bytes: 64 << 20,
+            group_size_bytes_max: 1 << 20,
+            waiting_appends_max: 1024,
+            append_wait_max_ms: 5000,
+            recent_size_bytes_max: 32 << 20,
+            subscriber_batches_max: 1024,
+            disk_used_percent_max: 90,
+            memory_size_bytes_max: 64 << 20,
+            idempotency_window_ms: 900_000,
+            idempotency_keys_max: 100_000,
         }
     }
 }
@@ -188,13 +222,23 @@ impl Default for Store {
     fn default() -> Self {
         Self {
             kind: "embedded".to_owned(),
+            head_rows_max: 262_144,
+            head_bytes_max: 64 << 20,
+            head_age_max_ms: 300_000,
+            columns_max: 1000,
+            segment_bytes_max: 1 << 30,
+            dead_letters_bytes_max: 64 << 20,
+            write_wait_max_ms: 30_000,
         }
     }
 }
 
 impl Default for Search {
     fn default() -> Self {
-        Self { timeout_ms: 30_000 }
+        Self {
+            timeout_ms: 30_000,
+            page_limit_max: 10_000,
+        }
     }
 }
 
