@@ -266,7 +266,7 @@ impl Decompressor {
                     ErrorKind::TooLarge,
                     "suspicious_compression",
                     format!(
-                        "the body grows to more than {} times its compressed size; send less in one request, or raise `intake.decompression_ratio_max`",
+                        "the body grows to more than {} times its compressed size; no log does; send it uncompressed or in smaller parts",
                         self.options.ratio_max
                     ),
                 )
@@ -318,7 +318,7 @@ pub fn too_large(plain_bytes_max: usize) -> Error {
         ErrorKind::TooLarge,
         "body_too_large",
         format!(
-            "the body is larger than {plain_bytes_max} bytes (`intake.body_plain_bytes_max`); split it into several requests"
+            "the body is larger than {plain_bytes_max} bytes (`intake.plain_bytes_max`); split it into several requests"
         ),
     )
 }

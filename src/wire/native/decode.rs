@@ -137,7 +137,35 @@ impl BodyDecoder {
             ));
         };
         let content = bytes.get(first..).unwrap_or_default();
-        let mut job = Job {
+        let mut job = self.job(body);
+        match (body.hint, looks_like_json(content)) {
+            (Hint::Text, _) | (Hint::Unknown, false) => {
+                job.text(&bytes, body.hint == Hint::Unknown)?;
+            }
+            (Hint::Json, false) => {
+                let what = "expected `{` or `[` (lines of text go as text/plain)";
+                let offset = first;
+                return Err(whole(&JsonFault { what, offset }, &bytes));
+            }
+            (Hint::Json | Hint::Unknown, true) if content.starts_with(b"[") => {
+                job.array_or_lines(&bytes, first)?;
+            }
+            (Hint::Json | Hint::Unknown, true) => job.objects(&bytes, first)?,
+        }
+        Ok(job.finish())
+    }
+
+    /// Reads NDJSON for certain: whatever is broken becomes a dead letter.
+    pub fn decode_json_lines(&mut self, body: &Body<'_>) -> Result<Decoded> {
+        let bytes = bytes::without_mark(body.bytes);
+        let mut job = self.job(body);
+        job.json_lines(&bytes)?;
+        Ok(job.finish())
+    }
+
+    fn job<'a>(&'a mut self, body: &Body<'a>) -> Job<'a> {
+        self.json.begin_batch();
+        Job {
             json: &mut self.json,
             options: &self.options,
             builder: BatchBuilder::new(body.defaults.arrival_ns),
@@ -145,32 +173,7 @@ impl BodyDecoder {
             accepted: 0,
             dead_lettered: 0,
             errors: Vec::new(),
-        };
-        job.json.begin_batch();
-        match (body.hint, looks_like_json(content)) {
-            (Hint::Text, _) | (Hint::Unknown, false) => {
-                job.text(&bytes, body.hint == Hint::Unknown)?;
-            }
-            (Hint::Json, false) => {
-                return Err(whole(
-                    &JsonFault {
-                        what: "expected `{` or `[`; send lines of text as text/plain",
-                        offset: first,
-                    },
-                    &bytes,
-                ));
-            }
-            (Hint::Json | Hint::Unknown, true) if content.starts_with(b"[") => {
-                job.array_or_lines(&bytes, first)?;
-            }
-            (Hint::Json | Hint::Unknown, true) => job.objects(&bytes, first)?,
         }
-        Ok(Decoded {
-            batch: job.builder.finish(),
-            accepted: job.accepted,
-            dead_lettered: job.dead_lettered,
-            errors: job.errors,
-        })
     }
 }
 
@@ -218,6 +221,15 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
+    fn finish(self) -> Decoded {
+        Decoded {
+            batch: self.builder.finish(),
+            accepted: self.accepted,
+            dead_lettered: self.dead_lettered,
+            errors: self.errors,
+        }
+    }
+
     fn object(&mut self, text: &str, flags: Flags) -> Result<Result<(), JsonFault>> {
         if self.options.keys_max < self.builder.keys_len() {
             return Err(Error::new(
@@ -337,7 +349,7 @@ impl Job<'_> {
             ErrorKind::TooLarge,
             "record_too_large",
             format!(
-                "a record is larger than {} bytes (`intake.record_bytes_max`); nothing was stored",
+                "a record is larger than {} bytes; nothing was stored",
                 self.options.record_bytes_max
             ),
         )
