@@ -11,13 +11,24 @@
 //! - `release(up_to)` allows the queue to forget what is covered. What is not released is never forgotten.
 //! - `subscribe` sees every batch after it became durable, in order; a slow subscriber is told that it lagged.
 
+#[cfg(test)]
+pub(crate) mod contract;
+pub mod embedded;
+pub mod idempotency;
+pub mod memory;
+mod recent;
+
+pub use embedded::{EmbeddedQueue, EmbeddedQueueOptions};
+pub use idempotency::IdempotencyOptions;
+pub use memory::{MemoryQueue, MemoryQueueOptions};
+
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::broadcast;
 
-use crate::common::error::Result;
+use crate::common::error::{Error, Result};
 use crate::record::{Batch, Checkpoint, Position, QueuedBatch};
 
 /// What makes a retry recognisable.
@@ -70,6 +81,29 @@ pub trait Queue: Send + Sync + 'static {
 
     fn backlog(&self) -> Backlog;
 
-    /// Refuses new appends, makes everything acknowledged durable, lets go of files. Idempotent.
+    /// Refuses new appends and makes everything acknowledged durable; reading and releasing go on, so that the indexer can drain.
+    /// Files are let go of when the queue is dropped. Idempotent.
     async fn close(&self) -> Result<()>;
+}
+
+fn queue_full(size_bytes: u64, size_bytes_max: u64) -> Error {
+    Error::unavailable(
+        "queue_full",
+        format!(
+            "the queue holds {size_bytes} of at most {size_bytes_max} bytes that are not indexed yet; try again, or raise `queue.size_bytes_max`"
+        ),
+    )
+}
+
+fn stopping() -> Error {
+    Error::unavailable("stopping", "the server is stopping; send the same again")
+}
+
+/// The answer to a batch without entries, which is not stored.
+fn nothing_appended(first: Position) -> Appended {
+    Appended {
+        first,
+        count: 0,
+        replayed: None,
+    }
 }

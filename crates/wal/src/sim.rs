@@ -24,7 +24,9 @@ struct Sim {
     next_inode: u64,
     names: BTreeMap<PathBuf, u64>,
     durable_names: BTreeMap<PathBuf, u64>,
-    locked: Option<Arc<AtomicBool>>,
+    locked: BTreeMap<PathBuf, Arc<AtomicBool>>,
+    /// Raised by a crash or a kill: files opened before are dead.
+    generation: u64,
     fail_at: Option<(u64, io::ErrorKind)>,
     n_operations: u64,
     capacity_bytes: Option<u64>,
@@ -70,6 +72,14 @@ impl Sim {
             Some((at, kind)) if at == self.n_operations => Err(kind.into()),
             _ => Ok(()),
         }
+    }
+
+    fn end_process(&mut self) {
+        for (_, lock) in std::mem::take(&mut self.locked) {
+            lock.store(false, Ordering::SeqCst);
+        }
+        self.generation += 1;
+        self.fail_at = None;
     }
 
     fn used_bytes(&self) -> u64 {
@@ -136,10 +146,7 @@ impl SimDisk {
     pub fn crash(&self, seed: u64) {
         let mut coins = Coins(seed);
         let mut sim = self.lock();
-        if let Some(lock) = sim.locked.take() {
-            lock.store(false, Ordering::SeqCst);
-        }
-        sim.fail_at = None;
+        sim.end_process();
         let mut names = sim.durable_names.clone();
         let all: Vec<PathBuf> = sim.names.keys().chain(names.keys()).cloned().collect();
         for name in all {
@@ -167,10 +174,7 @@ impl SimDisk {
     /// kill -9: nothing is lost but the lock.
     pub fn kill(&self) {
         let mut sim = self.lock();
-        if let Some(lock) = sim.locked.take() {
-            lock.store(false, Ordering::SeqCst);
-        }
-        sim.fail_at = None;
+        sim.end_process();
     }
 
     pub fn file_names(&self) -> Vec<PathBuf> {
@@ -230,17 +234,14 @@ impl Disk for SimDisk {
         Ok(())
     }
 
-    fn lock_dir(&self, _dir: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
+    fn lock_dir(&self, dir: &Path) -> io::Result<Box<dyn Any + Send + Sync>> {
         let mut sim = self.lock();
-        if sim
-            .locked
-            .as_ref()
-            .is_some_and(|held| held.load(Ordering::SeqCst))
-        {
+        let held = sim.locked.get(dir);
+        if held.is_some_and(|held| held.load(Ordering::SeqCst)) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let held = Arc::new(AtomicBool::new(true));
-        sim.locked = Some(Arc::clone(&held));
+        sim.locked.insert(dir.to_owned(), Arc::clone(&held));
         Ok(Box::new(LockGuard(held)))
     }
 
@@ -262,13 +263,14 @@ impl Disk for SimDisk {
         let inode = sim.next_inode;
         sim.files.insert(inode, SimFileState::default());
         sim.names.insert(path.to_owned(), inode);
-        Ok(Arc::new(SimFile(self.clone(), inode)))
+        let generation = sim.generation;
+        Ok(Arc::new(SimFile(self.clone(), inode, generation)))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
         let sim = self.lock();
         match sim.names.get(path) {
-            Some(inode) => Ok(Arc::new(SimFile(self.clone(), *inode))),
+            Some(inode) => Ok(Arc::new(SimFile(self.clone(), *inode, sim.generation))),
             None => Err(io::ErrorKind::NotFound.into()),
         }
     }
@@ -317,12 +319,23 @@ impl Disk for SimDisk {
     }
 }
 
-struct SimFile(SimDisk, u64);
+/// Disk, inode, generation.
+struct SimFile(SimDisk, u64, u64);
 
 impl SimFile {
+    /// A process that is gone writes nothing.
+    fn check_alive(&self, sim: &Sim) -> io::Result<()> {
+        if self.2 == sim.generation {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+    }
+
     /// One changing operation on the file.
     fn change(&self, change: Change, growth: impl Fn(usize) -> usize) -> io::Result<()> {
         let mut sim = self.0.lock();
+        self.check_alive(&sim)?;
         let outcome = sim.operation();
         let size = sim.files.get(&self.1).map_or(0, |file| file.current.len());
         sim.check_space(growth(size))?;
@@ -391,6 +404,7 @@ impl DiskFile for SimFile {
 
     fn sync_data(&self) -> io::Result<()> {
         let mut sim = self.0.lock();
+        self.check_alive(&sim)?;
         let outcome = sim.operation();
         let Some(file) = sim.files.get_mut(&self.1) else {
             return Err(io::ErrorKind::NotFound.into());
