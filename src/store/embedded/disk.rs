@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::common::error::{Error, Result};
 use crate::record::{Checkpoint, DeadLetter};
 use crate::store::embedded::catalog::{Catalog, Change};
+use crate::store::embedded::merge::Turn;
 use crate::store::embedded::options::EmbeddedStoreOptions;
 use crate::store::embedded::rows::SortedRows;
 use crate::store::embedded::segment::write::{NewSegment, write_segment};
@@ -38,6 +39,7 @@ pub struct Disk {
     /// Why nothing can be written now.
     pub fault: Mutex<Option<String>>,
     pub faults: Option<FaultHook>,
+    pub turn: Turn,
     segments_folder: PathBuf,
     next_segment_id: AtomicU64,
 }
@@ -91,6 +93,7 @@ impl Disk {
             durable: watch::Sender::new(state.checkpoint),
             fault: Mutex::new(None),
             faults,
+            turn: Turn::default(),
             segments_folder,
             next_segment_id: AtomicU64::new(state.next_segment_id),
         })
@@ -154,16 +157,10 @@ impl Disk {
         let max_arrival_ns = job.chunks.iter().map(|chunk| chunk.max_arrival_ns).max();
         let mut metas = Vec::new();
         for (day, range) in rows.days() {
-            let (Some(min_key), Some(max_key)) = (rows.key(range.start), rows.key(range.end - 1))
-            else {
-                continue;
-            };
             let new = NewSegment {
                 folder: &self.segments_folder,
                 id: self.next_segment_id(),
                 day,
-                min_key,
-                max_key,
                 max_arrival_ns: max_arrival_ns.unwrap_or(i64::MIN),
                 row_group_rows: range.len(),
                 rows: range,

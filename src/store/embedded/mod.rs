@@ -9,6 +9,7 @@ pub mod columns;
 pub mod disk;
 pub mod head;
 pub mod letters;
+pub mod merge;
 pub mod options;
 pub mod overflow;
 pub mod rows;
@@ -60,7 +61,9 @@ impl EmbeddedStore {
         let n_places = options.writes_waiting_max.max(1);
         let disk = Arc::new(Disk::open(folder, options, faults)?);
         let (sender, receiver) = crossbeam_channel::bounded(n_places);
-        let threads = writer::start(Arc::clone(&disk), receiver)?;
+        let (wake, woken) = crossbeam_channel::bounded(1);
+        let mut threads = writer::start(Arc::clone(&disk), receiver, wake)?;
+        threads.push(merge::start(Arc::clone(&disk), woken)?);
         Ok(Self {
             disk,
             commands: Mutex::new(Some(sender)),
@@ -112,6 +115,7 @@ impl EmbeddedStore {
         if self.commands.lock().is_none() {
             return Ok(());
         }
+        self.disk.turn.close();
         let result = self.command(Command::Close).await;
         self.commands.lock().take();
         let threads = std::mem::take(&mut *self.threads.lock());
@@ -127,6 +131,7 @@ impl EmbeddedStore {
 impl Drop for EmbeddedStore {
     /// Without `close` nothing is flushed, as after a crash: the queue has it.
     fn drop(&mut self) {
+        self.disk.turn.close();
         self.commands.lock().take();
         for thread in std::mem::take(&mut *self.threads.lock()) {
             let _ = thread.join();

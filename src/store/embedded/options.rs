@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::store::embedded::columns::ColumnLimits;
+use crate::store::embedded::merge::MergeOptions;
 use crate::store::embedded::segment::write::SegmentOptions;
 
 /// Memory: the head being filled and the one being flushed hold at most `2 × head_bytes_max` and what one `write` brings; a flush adds
@@ -17,6 +18,7 @@ pub struct EmbeddedStoreOptions {
     pub head_age_max: Duration,
     pub columns: ColumnLimits,
     pub segment: SegmentOptions,
+    pub merge: MergeOptions,
     /// Bytes of dead letters kept; the oldest go first. Default: 64 MiB.
     pub dead_letters_bytes_max: u64,
     /// Writes that may wait for the writer thread. Default: 16.
@@ -33,6 +35,7 @@ impl Default for EmbeddedStoreOptions {
             head_age_max: Duration::from_secs(300),
             columns: ColumnLimits::default(),
             segment: SegmentOptions::default(),
+            merge: MergeOptions::default(),
             dead_letters_bytes_max: 64 << 20,
             writes_waiting_max: 16,
             write_wait_max: Duration::from_secs(30),

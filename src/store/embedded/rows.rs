@@ -12,9 +12,8 @@ use hashbrown::HashMap;
 
 use crate::common::error::{Error, Result};
 use crate::record::value::ValueType;
-use crate::record::{Position, RecordKey};
 use crate::store::embedded::schema::{self, SYSTEM_COLUMNS};
-use crate::store::embedded::segment::write::RowSource;
+use crate::store::embedded::segment::write::{RowSource, sample_has_repeats};
 use crate::store::embedded::snapshot::HeadChunk;
 use crate::store::embedded::spill;
 
@@ -94,16 +93,6 @@ impl SortedRows {
             .collect()
     }
 
-    pub fn key(&self, row: usize) -> Option<RecordKey> {
-        self.rows.get(row).map(|row| RecordKey {
-            timestamp_ns: row.timestamp_ns,
-            position: Position {
-                partition: row.partition,
-                seq: row.seq,
-            },
-        })
-    }
-
     fn gather(&self, column: usize, rows: &[Row]) -> Result<ArrayRef> {
         let data_type = self.schema.field(column).data_type();
         let no_places = Vec::new();
@@ -160,6 +149,10 @@ impl RowSource for SortedRows {
     fn column(&mut self, column: usize, rows: Range<usize>) -> Result<ArrayRef> {
         let rows = self.rows.get(rows).unwrap_or_default();
         self.gather(column, rows)
+    }
+
+    fn has_repeats(&mut self, column: usize, rows: &Range<usize>) -> Result<bool> {
+        sample_has_repeats(self, column, rows)
     }
 }
 

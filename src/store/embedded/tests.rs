@@ -12,7 +12,9 @@ use crate::record::value::ValueRef;
 use crate::record::{BatchBuilder, DeadLetterRef, EntryRef, Flags, Position, RecordKey, Value};
 use crate::store::DeadLetterRequest;
 use crate::store::embedded::columns::ColumnLimits;
+use crate::store::embedded::merge::{MergeOptions, merge_all};
 use crate::store::embedded::schema::{self, Columns};
+use crate::store::embedded::segment::write::SegmentOptions;
 
 const DAY_NS: i64 = 86_400_000_000_000;
 
@@ -77,6 +79,7 @@ pub fn contents(snapshot: &Snapshot) -> Model {
             last = part.keys().next_back().copied();
             rows.extend(part);
         }
+        assert!(reader.columns().fields().len() <= 1_000);
         let meta = &segment.meta;
         assert_eq!(rows.len() as u64, meta.n_rows);
         assert_eq!(rows.keys().next(), Some(&meta.min_key));
@@ -126,6 +129,17 @@ fn small() -> EmbeddedStoreOptions {
             key_bytes_max: 20,
             chunk_rows_max: 16,
             chunk_bytes_max: 4_096,
+        },
+        segment: SegmentOptions {
+            row_group_rows_max: 40,
+            page_rows_max: 8,
+            ..SegmentOptions::default()
+        },
+        merge: MergeOptions {
+            segments_min: 3,
+            segments_max: 5,
+            rows_max: 200,
+            ..MergeOptions::default()
         },
         write_wait_max: Duration::from_secs(5),
         ..EmbeddedStoreOptions::default()
@@ -368,7 +382,37 @@ fn crash_at(n: usize) -> (FaultHook, Arc<AtomicUsize>) {
 }
 
 #[test]
-fn a_crash_at_any_point_of_a_flush_loses_and_doubles_nothing() {
+fn merges_keep_every_row_and_bound_the_columns() {
+    let folder = tempfile::tempdir().unwrap();
+    run(async {
+        let store = EmbeddedStore::open(folder.path(), small()).unwrap();
+        let mut source = Source::new(4);
+        let mut batches = Vec::new();
+        for _ in 0..12 {
+            let batch = source.batch(40);
+            store.write(vec![batch.clone()]).await.unwrap();
+            store.flush().await.unwrap();
+            batches.push(batch);
+        }
+        let before = store.snapshot();
+        merge_all(&store.disk);
+        let after = store.snapshot();
+        assert!(after.segments.len() < 36, "{}", after.segments.len());
+        for segment in after.segments.iter() {
+            assert!(segment.open().unwrap().columns().fields().len() <= 12);
+        }
+        let model = expected(&batches);
+        assert_eq!(contents(&after), model);
+        // A question that began before the merges still reads its files.
+        assert_eq!(contents(&before), model);
+        drop(before);
+        let files = std::fs::read_dir(folder.path().join("segments")).unwrap();
+        assert_eq!(files.count(), after.segments.len());
+    });
+}
+
+#[test]
+fn a_crash_at_any_point_of_a_flush_or_merge_loses_and_doubles_nothing() {
     let mut source = Source::new(3);
     let batches: Vec<_> = (0..12).map(|_| source.batch(20)).collect();
     let model = expected(&batches);

@@ -44,8 +44,12 @@ pub struct Writer {
     stop_retries: Sender<()>,
 }
 
-/// Starts both threads. They end after `Command::Close`, or when all senders are gone.
-pub fn start(disk: Arc<Disk>, commands: Receiver<Command>) -> Result<Vec<JoinHandle<()>>> {
+/// Starts both threads. They end after `Command::Close`, or when all senders are gone. `merge_wake` hears of new segments.
+pub fn start(
+    disk: Arc<Disk>,
+    commands: Receiver<Command>,
+    merge_wake: Sender<()>,
+) -> Result<Vec<JoinHandle<()>>> {
     let (job_sender, job_receiver) = bounded(1);
     let (done_sender, done_receiver) = bounded(1);
     let (stop_sender, stop_receiver) = bounded(1);
@@ -68,6 +72,8 @@ pub fn start(disk: Arc<Disk>, commands: Receiver<Command>) -> Result<Vec<JoinHan
     let flush = spawn("store-flush", move || {
         for job in job_receiver {
             let result = flush_until_done(&flush_disk, &job, &stop_receiver);
+            // A full channel means that the merge thread is about to look anyway.
+            let _ = merge_wake.try_send(());
             if done_sender.send(result).is_err() {
                 break;
             }

@@ -10,7 +10,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray as _};
-use arrow::datatypes::{DataType, Float64Type, Int64Type, SchemaRef};
+use arrow::datatypes::{
+    DataType, Float64Type, Int64Type, SchemaRef, TimestampNanosecondType, UInt32Type, UInt64Type,
+};
 use hashbrown::HashSet;
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::{
@@ -24,7 +26,7 @@ use parquet::schema::types::ColumnPath;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::common::error::{Error, Result};
-use crate::record::RecordKey;
+use crate::record::{Position, RecordKey};
 use crate::store::embedded::schema::{self, SYSTEM_COLUMNS};
 use crate::store::embedded::segment::file::encode_checksums;
 use crate::store::embedded::segment::pages::PageLog;
@@ -60,8 +62,12 @@ impl Default for SegmentOptions {
 pub trait RowSource {
     fn schema(&self) -> &SchemaRef;
 
-    /// The values of a column for rows `rows` in sorted order, as one array of the schema's type.
+    /// The values of a column for rows `rows` in sorted order, as one array of the schema's type. Columns are asked for in ascending order for
+    /// the same rows, then for the rows that follow.
     fn column(&mut self, column: usize, rows: Range<usize>) -> Result<ArrayRef>;
+
+    /// Whether a field's column deserves a dictionary; asked once for each, before the first row.
+    fn has_repeats(&mut self, column: usize, rows: &Range<usize>) -> Result<bool>;
 }
 
 /// What is written, beside the rows.
@@ -71,8 +77,6 @@ pub struct NewSegment<'a> {
     pub day: i32,
     /// Of the source, in order; all of one UTC day.
     pub rows: Range<usize>,
-    pub min_key: RecordKey,
-    pub max_key: RecordKey,
     pub max_arrival_ns: i64,
     /// Rows of a row group, where long rows need fewer than the option allows.
     pub row_group_rows: usize,
@@ -121,6 +125,7 @@ fn write_file(
     let (mut writer, factory) = writer
         .and_then(ArrowWriter::into_serialized_writer)
         .map_err(parquet_failed)?;
+    let mut keys = Keys::default();
     let mut row = new.rows.start;
     let group_rows = new
         .row_group_rows
@@ -130,8 +135,16 @@ fn write_file(
             break;
         }
         let end = new.rows.end.min(row + group_rows);
-        write_row_group(&mut writer, &factory, index, source, row..end, check)
-            .map_err(|error| error.unwrap_or_else(parquet_failed))?;
+        write_row_group(
+            &mut writer,
+            &factory,
+            index,
+            source,
+            row..end,
+            &mut keys,
+            check,
+        )
+        .map_err(|error| error.unwrap_or_else(parquet_failed))?;
         row = end;
     }
     append_blobs(&mut writer, &pages).map_err(failed)?;
@@ -143,8 +156,8 @@ fn write_file(
         id: new.id,
         day: new.day,
         n_rows: new.rows.len() as u64,
-        min_key: new.min_key,
-        max_key: new.max_key,
+        min_key: keys.first,
+        max_key: keys.last,
         max_arrival_ns: new.max_arrival_ns,
         size_bytes: footer_offset + tail.len() as u64,
         footer_offset,
@@ -152,7 +165,52 @@ fn write_file(
     })
 }
 
-/// An error of ours (`Ok`), or Parquet's that still needs the path.
+/// The keys of the first and the last row, taken from the columns as they pass.
+struct Keys {
+    first: RecordKey,
+    last: RecordKey,
+}
+
+impl Default for Keys {
+    fn default() -> Self {
+        let zero = RecordKey {
+            timestamp_ns: 0,
+            position: Position::default(),
+        };
+        Self {
+            first: zero,
+            last: zero,
+        }
+    }
+}
+
+impl Keys {
+    fn note(&mut self, column: usize, array: &ArrayRef, is_first_group: bool) {
+        let Some(last) = array.len().checked_sub(1) else {
+            return;
+        };
+        let first = is_first_group.then_some((&mut self.first, 0));
+        for (key, row) in first.into_iter().chain([(&mut self.last, last)]) {
+            match column {
+                schema::TIMESTAMP => {
+                    let times = array.as_primitive_opt::<TimestampNanosecondType>();
+                    key.timestamp_ns = times.map_or(0, |values| values.value(row));
+                }
+                schema::SEQ => {
+                    let seqs = array.as_primitive_opt::<UInt64Type>();
+                    key.position.seq = seqs.map_or(0, |values| values.value(row));
+                }
+                schema::PARTITION => {
+                    let partitions = array.as_primitive_opt::<UInt32Type>();
+                    key.position.partition = partitions.map_or(0, |values| values.value(row));
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// An error of ours, or Parquet's that still needs the path.
 enum GroupError {
     Ours(Error),
     Parquet(parquet::errors::ParquetError),
@@ -185,6 +243,7 @@ fn write_row_group(
     index: usize,
     source: &mut dyn RowSource,
     rows: Range<usize>,
+    keys: &mut Keys,
     check: &mut dyn FnMut() -> Result<()>,
 ) -> Result<(), GroupError> {
     let schema = Arc::clone(source.schema());
@@ -193,6 +252,7 @@ fn write_row_group(
     for (column, mut column_writer) in column_writers.into_iter().enumerate() {
         check()?;
         let array = source.column(column, rows.clone())?;
+        keys.note(column, &array, index == 0);
         for leaf in compute_leaves(schema.field(column), &array)? {
             column_writer.write(&leaf)?;
         }
@@ -243,7 +303,7 @@ fn properties(
         let has_dictionary = match index {
             schema::TIMESTAMP | schema::SEQ => false,
             schema::PARTITION | schema::TIMESTAMP_DIGITS | schema::FLAGS => true,
-            _ => DICTIONARY_ROWS_MIN <= rows.len() && has_repeats(source, index, rows)?,
+            _ => DICTIONARY_ROWS_MIN <= rows.len() && source.has_repeats(index, rows)?,
         };
         builder = builder.set_column_dictionary_enabled(path.clone(), has_dictionary);
         let encoding = match field.data_type() {
@@ -276,8 +336,12 @@ fn sorting_columns(indices: impl Iterator<Item = usize>) -> Vec<SortingColumn> {
         .collect()
 }
 
-/// True if a sample of the column's values holds at most three distinct ones for four.
-fn has_repeats(source: &mut dyn RowSource, column: usize, rows: &Range<usize>) -> Result<bool> {
+/// True if a sample of the column's values holds at most three distinct ones for four. For sources that give any rows at any time.
+pub fn sample_has_repeats(
+    source: &mut dyn RowSource,
+    column: usize,
+    rows: &Range<usize>,
+) -> Result<bool> {
     let stride = (rows.len() / SAMPLE_STRETCHES).max(1);
     let mut n_values = 0;
     let mut hashes: HashSet<u64, ahash::RandomState> = HashSet::default();
