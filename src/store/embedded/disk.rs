@@ -3,6 +3,7 @@
 //! Folder: `catalog.redb`, `segments/DAY-ID.parquet`, `segments/*.tmp` while being written. A segment that the catalog does not name is an orphan of a
 //! crash: its rows are in the queue or in the segments it was merged from, so the start removes it.
 
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,6 +15,7 @@ use tokio::sync::watch;
 use crate::common::error::{Error, Result};
 use crate::record::{Checkpoint, DeadLetter};
 use crate::store::embedded::catalog::{Catalog, Change};
+use crate::store::embedded::expire::SourceCounts;
 use crate::store::embedded::merge::Turn;
 use crate::store::embedded::options::EmbeddedStoreOptions;
 use crate::store::embedded::rows::SortedRows;
@@ -40,6 +42,8 @@ pub struct Disk {
     pub fault: Mutex<Option<String>>,
     pub faults: Option<FaultHook>,
     pub turn: Turn,
+    /// Rows of each source, for segments that retention has looked into.
+    pub source_counts: Mutex<HashMap<u64, SourceCounts>>,
     segments_folder: PathBuf,
     next_segment_id: AtomicU64,
 }
@@ -94,6 +98,7 @@ impl Disk {
             fault: Mutex::new(None),
             faults,
             turn: Turn::default(),
+            source_counts: Mutex::default(),
             segments_folder,
             next_segment_id: AtomicU64::new(state.next_segment_id),
         })
@@ -226,9 +231,9 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
 }
 
 /// Deletes what is not in `known`; returns the names that are there.
-fn remove_orphans(folder: &Path, known: &[String]) -> Result<std::collections::HashSet<String>> {
-    let known: std::collections::HashSet<&str> = known.iter().map(String::as_str).collect();
-    let mut present = std::collections::HashSet::new();
+fn remove_orphans(folder: &Path, known: &[String]) -> Result<HashSet<String>> {
+    let known: HashSet<&str> = known.iter().map(String::as_str).collect();
+    let mut present = HashSet::new();
     for entry in std::fs::read_dir(folder).map_err(|error| folder_error(folder, error))? {
         let entry = entry.map_err(|error| folder_error(folder, error))?;
         let name = entry.file_name().to_string_lossy().into_owned();

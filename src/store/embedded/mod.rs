@@ -7,6 +7,7 @@
 pub mod catalog;
 pub mod columns;
 pub mod disk;
+pub mod expire;
 pub mod head;
 pub mod letters;
 pub mod merge;
@@ -17,6 +18,8 @@ pub mod schema;
 pub mod segment;
 pub mod snapshot;
 pub mod spill;
+pub mod usage;
+pub mod verify;
 pub mod versions;
 pub mod view;
 pub mod writer;

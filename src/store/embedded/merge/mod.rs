@@ -79,16 +79,27 @@ impl Turn {
         self.is_closing.store(true, Ordering::SeqCst);
     }
 
+    /// For merges: an error when the store closes or retention waits.
     fn check(&self) -> Result<()> {
-        if self.is_closing.load(Ordering::SeqCst) || 0 < self.n_urgent.load(Ordering::SeqCst) {
-            return Err(Error::new(
-                ErrorKind::Cancelled,
-                "merge_stopped",
-                "the merge gave way",
-            ));
+        self.check_open()?;
+        if 0 < self.n_urgent.load(Ordering::SeqCst) {
+            return Err(stopped());
         }
         Ok(())
     }
+
+    /// An error when the store closes.
+    pub fn check_open(&self) -> Result<()> {
+        if self.is_closing.load(Ordering::SeqCst) {
+            return Err(stopped());
+        }
+        Ok(())
+    }
+}
+
+fn stopped() -> Error {
+    let what = "the rewriting of segments was stopped; nothing has changed";
+    Error::new(ErrorKind::Cancelled, "store_closing", what)
 }
 
 /// Starts the merge thread; it looks for work whenever `wake` says so.

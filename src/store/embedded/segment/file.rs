@@ -96,6 +96,11 @@ impl SegmentFile {
         Ok(bytes)
     }
 
+    /// Reads and verifies one page.
+    pub fn check_page(&self, page: &PageChecksum) -> Result<(), ParquetError> {
+        self.get_bytes(page.offset, page.len as usize).map(|_| ())
+    }
+
     /// Verifies the pages that lie in `bytes`, read from `start`, if a page begins there.
     fn verify(&self, start: u64, bytes: &[u8]) -> Result<(), ParquetError> {
         let Ok(first) = self
