@@ -8,7 +8,7 @@ use crate::store::embedded::segment::write::SegmentOptions;
 
 /// Memory: the head being filled and the one being flushed hold at most `2 × head_bytes_max` and what one `write` brings; a flush adds
 /// one column of one segment and the segment's compressed pages (about a tenth of the head).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct EmbeddedStoreOptions {
     /// Rows in memory that start a flush. Default: 262,144.
     pub head_rows_max: usize,

@@ -3,16 +3,17 @@
 //! Layout of the file:
 //!
 //! ```text
-//! "PAR1" · row groups · token index · page checksums · column and offset indexes · footer · footer length · "PAR1"
+//! "PAR1" · (row group · its token index)… · page checksums · column and offset indexes · footer · footer length · "PAR1"
 //! ```
 //!
-//! The footer's key-value metadata names what other readers skip: `logyard.format` (1), `logyard.index.offset`, `logyard.index.len` (bytes of
-//! `crates/tokens`), `logyard.checksums.offset`, `logyard.checksums.len` (see [`file`]). Every page has an xxh3 checksum that each read verifies;
+//! The footer's key-value metadata names what other readers skip: `logyard.format` (1), `logyard.indexes` (offset and length of each row group's
+//! token index, `offset:length,…`; see [`index`]), `logyard.checksums.offset`, `logyard.checksums.len` (see [`file`]). Every page has an xxh3 checksum that each read verifies;
 //! the footer's checksum is in the catalog.
 //!
 //! This module must not know the catalog, nor who asks.
 
 pub mod file;
+pub mod index;
 pub mod pages;
 pub mod write;
 
@@ -33,11 +34,11 @@ use crate::common::error::{Error, Result};
 use crate::record::RecordKey;
 use crate::store::embedded::schema::Columns;
 use crate::store::embedded::segment::file::SegmentFile;
+use crate::store::embedded::segment::index::{Index, IndexBytes};
 
 pub const FORMAT: &str = "logyard.format";
 pub const FORMAT_VERSION: &str = "1";
-pub const INDEX_OFFSET: &str = "logyard.index.offset";
-pub const INDEX_LEN: &str = "logyard.index.len";
+pub const INDEXES: &str = "logyard.indexes";
 pub const CHECKSUMS_OFFSET: &str = "logyard.checksums.offset";
 pub const CHECKSUMS_LEN: &str = "logyard.checksums.len";
 
@@ -74,6 +75,7 @@ pub struct SegmentReader {
     metadata: ArrowReaderMetadata,
     columns: Columns,
     row_group_starts: Vec<u64>,
+    indexes: Vec<Index>,
 }
 
 impl Segment {
@@ -148,11 +150,14 @@ impl SegmentReader {
                 meta.n_rows
             ))));
         }
+        let indexes = open_indexes(&file, metadata.metadata())
+            .map_err(|fault| Error::corrupt(in_file(&fault)))?;
         Ok(Self {
             file,
             metadata,
             columns,
             row_group_starts,
+            indexes,
         })
     }
 
@@ -178,9 +183,9 @@ impl SegmentReader {
         &self.file
     }
 
-    /// Where the token index lies in the file: (offset, length).
-    pub fn index_range(&self) -> Option<(u64, u64)> {
-        blob(self.metadata(), INDEX_OFFSET, INDEX_LEN)
+    /// The token index of each row group, over its rows counted from 0; see [`index`] for what is in them.
+    pub fn indexes(&self) -> &[Index] {
+        &self.indexes
     }
 
     /// Reads columns (by index, given back in ascending order) of some row groups; `selection` counts the rows of those row groups alone.
@@ -212,6 +217,11 @@ impl SegmentReader {
 
     /// Reads the token indexes whole and checks their checksums.
     pub fn check_indexes(&self) -> Result<()> {
+        for index in &self.indexes {
+            index
+                .verify()
+                .map_err(|error| self.error("token index fails its check", error))?;
+        }
         Ok(())
     }
 
@@ -240,6 +250,30 @@ pub fn day_name(day: i32) -> String {
     let epoch = jiff::civil::date(1970, 1, 1);
     let date = epoch.saturating_add(jiff::Span::new().days(day));
     date.to_string()
+}
+
+/// Opens the index of each row group; the fault is a phrase for an error message.
+fn open_indexes(file: &SegmentFile, metadata: &ParquetMetaData) -> Result<Vec<Index>, String> {
+    let pairs = metadata.file_metadata().key_value_metadata();
+    let pair = pairs.and_then(|pairs| pairs.iter().find(|pair| pair.key == INDEXES));
+    let places = pair.and_then(|pair| pair.value.as_deref()).unwrap_or("");
+    let mut indexes = Vec::with_capacity(metadata.num_row_groups());
+    for place in places.split(',').filter(|place| !place.is_empty()) {
+        let numbers = place.split_once(':');
+        let numbers = numbers.and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
+        let (offset, len) = numbers.ok_or_else(|| format!("unreadable `{INDEXES}`"))?;
+        let bytes = IndexBytes {
+            file: file.clone(),
+            offset,
+        };
+        let index = Index::open(bytes, len);
+        indexes.push(index.map_err(|error| format!("token index at byte {offset}: {error}"))?);
+    }
+    let n_rows = indexes.iter().map(|index| i64::from(index.n_rows()));
+    if !n_rows.eq(metadata.row_groups().iter().map(|group| group.num_rows())) {
+        return Err("the token indexes do not fit the row groups".to_owned());
+    }
+    Ok(indexes)
 }
 
 fn blob(metadata: &ParquetMetaData, offset_key: &str, len_key: &str) -> Option<(u64, u64)> {

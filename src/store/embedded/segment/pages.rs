@@ -1,7 +1,7 @@
 //! Keeps a column chunk's finished pages in memory until its row group is written, and takes each page's checksum on the way.
 //!
 //! Parquet's writer hands over two blobs for each page, header then data, and takes them back in the order of the file (the dictionary page first).
-//! So the checksums, in the order of taking, follow the file's bytes without a gap from byte 4 on.
+//! So the checksums, in the order of taking, follow the file's bytes without a gap from the beginning of the row group on.
 
 use std::fmt;
 use std::sync::Arc;
@@ -14,12 +14,16 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::store::embedded::segment::file::PageChecksum;
 
-/// Where a Parquet file's first page begins, after "PAR1".
-const FIRST_PAGE: u64 = 4;
-
 /// The checksums of all pages written, in the order of the file.
 #[derive(Clone, Default)]
-pub struct PageLog(Arc<Mutex<Vec<PageChecksum>>>);
+pub struct PageLog(Arc<Mutex<Log>>);
+
+#[derive(Default)]
+struct Log {
+    pages: Vec<PageChecksum>,
+    /// Where the next page will lie.
+    offset: u64,
+}
 
 struct ChecksummedPages {
     log: PageLog,
@@ -36,16 +40,20 @@ enum Blob {
 }
 
 impl PageLog {
+    /// A row group begins here.
+    pub fn seek(&self, offset: u64) {
+        self.0.lock().offset = offset;
+    }
+
     pub fn take(&self) -> Vec<PageChecksum> {
-        std::mem::take(&mut self.0.lock())
+        std::mem::take(&mut self.0.lock().pages)
     }
 
     fn push(&self, len: u32, checksum: u32) {
-        let mut pages = self.0.lock();
-        let offset = pages
-            .last()
-            .map_or(FIRST_PAGE, |page| page.offset + u64::from(page.len));
-        pages.push(PageChecksum {
+        let mut log = self.0.lock();
+        let offset = log.offset;
+        log.offset += u64::from(len);
+        log.pages.push(PageChecksum {
             offset,
             len,
             checksum,

@@ -14,11 +14,13 @@ use arrow::datatypes::{
     DataType, Float64Type, Int64Type, SchemaRef, TimestampNanosecondType, UInt32Type, UInt64Type,
 };
 use hashbrown::HashSet;
+use logyard_tokens::{IndexBuilder, IndexOptions};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::{
     ArrowRowGroupWriterFactory, ArrowWriterOptions, compute_leaves,
 };
 use parquet::basic::{Compression, Encoding, ZstdLevel};
+use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, SortingColumn};
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::SerializedFileWriter;
@@ -27,8 +29,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use crate::common::error::{Error, Result};
 use crate::record::{Position, RecordKey};
-use crate::store::embedded::schema::{self, SYSTEM_COLUMNS};
+use crate::store::embedded::schema::{self, Columns, SYSTEM_COLUMNS};
 use crate::store::embedded::segment::file::encode_checksums;
+use crate::store::embedded::segment::index::add_column;
 use crate::store::embedded::segment::pages::PageLog;
 use crate::store::embedded::segment::{self, SegmentMeta};
 
@@ -39,12 +42,18 @@ const SAMPLE_STRETCHES: usize = 8;
 /// Below so many rows a dictionary page costs more than it saves: zstd finds the repeats itself.
 const DICTIONARY_ROWS_MIN: usize = 256;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct SegmentOptions {
+    /// Default: 262,144.
     pub row_group_rows_max: usize,
+    /// Default: 8,192.
     pub page_rows_max: usize,
+    /// Bytes of a page before compression. Default: 256 KiB.
     pub page_bytes_max: usize,
+    /// Default: 1.
     pub zstd_level: i32,
+    /// Of the token index.
+    pub index: IndexOptions,
 }
 
 impl Default for SegmentOptions {
@@ -54,6 +63,7 @@ impl Default for SegmentOptions {
             page_rows_max: 8_192,
             page_bytes_max: 256 << 10,
             zstd_level: 1,
+            index: IndexOptions::default(),
         }
     }
 }
@@ -112,7 +122,7 @@ fn write_file(
     check: &mut dyn FnMut() -> Result<()>,
 ) -> Result<SegmentMeta> {
     let failed = |error| write_error(path, error);
-    let parquet_failed = |error: parquet::errors::ParquetError| write_error(path, error);
+    let parquet_failed = |error: ParquetError| write_error(path, error);
     let file = File::create(path).map_err(failed)?;
     let synced = file.try_clone().map_err(failed)?;
     let pages = PageLog::default();
@@ -121,33 +131,33 @@ fn write_file(
         .with_properties(properties)
         .with_page_store_factory(Arc::new(pages.clone()));
     let schema = Arc::clone(source.schema());
-    let writer = ArrowWriter::try_new_with_options(file, schema, writer_options);
+    let writer = ArrowWriter::try_new_with_options(file, Arc::clone(&schema), writer_options);
     let (mut writer, factory) = writer
         .and_then(ArrowWriter::into_serialized_writer)
         .map_err(parquet_failed)?;
-    let mut keys = Keys::default();
+    let mut work = Work {
+        writer: &mut writer,
+        factory: &factory,
+        source,
+        columns: Columns::from_schema(&schema)?,
+        index_options: &options.index,
+        pages: &pages,
+        keys: Keys::default(),
+        indexes: Vec::new(),
+        check,
+    };
     let mut row = new.rows.start;
     let group_rows = new
         .row_group_rows
         .clamp(1, options.row_group_rows_max.max(1));
-    for index in 0.. {
-        if new.rows.end <= row {
-            break;
-        }
+    while row < new.rows.end {
         let end = new.rows.end.min(row + group_rows);
-        write_row_group(
-            &mut writer,
-            &factory,
-            index,
-            source,
-            row..end,
-            &mut keys,
-            check,
-        )
-        .map_err(|error| error.unwrap_or_else(parquet_failed))?;
+        work.write_row_group(row..end)
+            .map_err(|error| error.name(path))?;
         row = end;
     }
-    append_blobs(&mut writer, &pages).map_err(failed)?;
+    work.append_blobs().map_err(failed)?;
+    let keys = work.keys;
     let footer_offset = writer.bytes_written() as u64;
     writer.close().map_err(parquet_failed)?;
     synced.sync_all().map_err(failed)?;
@@ -210,17 +220,19 @@ impl Keys {
     }
 }
 
-/// An error of ours, or Parquet's that still needs the path.
+/// An error of ours, or one that still needs the path.
 enum GroupError {
     Ours(Error),
-    Parquet(parquet::errors::ParquetError),
+    Parquet(ParquetError),
+    Io(std::io::Error),
 }
 
 impl GroupError {
-    fn unwrap_or_else(self, name: impl FnOnce(parquet::errors::ParquetError) -> Error) -> Error {
+    fn name(self, path: &Path) -> Error {
         match self {
             Self::Ours(error) => error,
-            Self::Parquet(error) => name(error),
+            Self::Parquet(error) => write_error(path, error),
+            Self::Io(error) => write_error(path, error),
         }
     }
 }
@@ -231,52 +243,85 @@ impl From<Error> for GroupError {
     }
 }
 
-impl From<parquet::errors::ParquetError> for GroupError {
-    fn from(error: parquet::errors::ParquetError) -> Self {
+impl From<ParquetError> for GroupError {
+    fn from(error: ParquetError) -> Self {
         Self::Parquet(error)
     }
 }
 
-fn write_row_group(
-    writer: &mut SerializedFileWriter<File>,
-    factory: &ArrowRowGroupWriterFactory,
-    index: usize,
-    source: &mut dyn RowSource,
-    rows: Range<usize>,
-    keys: &mut Keys,
-    check: &mut dyn FnMut() -> Result<()>,
-) -> Result<(), GroupError> {
-    let schema = Arc::clone(source.schema());
-    let column_writers = factory.create_column_writers(index)?;
-    let mut row_group = writer.next_row_group()?;
-    for (column, mut column_writer) in column_writers.into_iter().enumerate() {
-        check()?;
-        let array = source.column(column, rows.clone())?;
-        keys.note(column, &array, index == 0);
-        for leaf in compute_leaves(schema.field(column), &array)? {
-            column_writer.write(&leaf)?;
-        }
-        column_writer.close()?.append_to_row_group(&mut row_group)?;
+impl From<std::io::Error> for GroupError {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
     }
-    row_group.close()?;
-    Ok(())
 }
 
-/// Appends what lies between the row groups and the footer, and names it in the footer.
-fn append_blobs(writer: &mut SerializedFileWriter<File>, pages: &PageLog) -> std::io::Result<()> {
-    let pair = |writer: &mut SerializedFileWriter<File>, key: &str, value: String| {
-        writer.append_key_value_metadata(KeyValue::new(key.to_owned(), value));
-    };
-    pair(writer, segment::FORMAT, segment::FORMAT_VERSION.to_owned());
-    let checksums = encode_checksums(&pages.take());
-    pair(
-        writer,
-        segment::CHECKSUMS_OFFSET,
-        writer.bytes_written().to_string(),
-    );
-    pair(writer, segment::CHECKSUMS_LEN, checksums.len().to_string());
-    writer.write_all(&checksums)?;
-    writer.flush()
+/// A file being written.
+struct Work<'a> {
+    writer: &'a mut SerializedFileWriter<File>,
+    factory: &'a ArrowRowGroupWriterFactory,
+    source: &'a mut dyn RowSource,
+    columns: Columns,
+    index_options: &'a IndexOptions,
+    pages: &'a PageLog,
+    keys: Keys,
+    /// (offset, length) of each row group's token index.
+    indexes: Vec<(u64, u64)>,
+    check: &'a mut dyn FnMut() -> Result<()>,
+}
+
+impl Work<'_> {
+    fn write_row_group(&mut self, rows: Range<usize>) -> Result<(), GroupError> {
+        let schema = Arc::clone(self.source.schema());
+        self.pages.seek(self.writer.bytes_written() as u64);
+        let n_rows = u32::try_from(rows.len())
+            .map_err(|_| Error::internal("a row group of 4 billion rows"))?;
+        let mut index = IndexBuilder::new(n_rows, self.index_options.clone());
+        let column_writers = self.factory.create_column_writers(self.indexes.len())?;
+        let mut row_group = self.writer.next_row_group()?;
+        for (column, mut column_writer) in column_writers.into_iter().enumerate() {
+            (self.check)()?;
+            let array = self.source.column(column, rows.clone())?;
+            self.keys.note(column, &array, self.indexes.is_empty());
+            for leaf in compute_leaves(schema.field(column), &array)? {
+                column_writer.write(&leaf)?;
+            }
+            column_writer.close()?.append_to_row_group(&mut row_group)?;
+            let is_overflow = self.columns.overflow() == Some(column);
+            let value_type = self.columns.info(column).map(|info| info.value_type);
+            if let Ok(number) = u32::try_from(column)
+                && (is_overflow || value_type.is_some())
+            {
+                add_column(&mut index, number, value_type, &array);
+            }
+        }
+        row_group.close()?;
+        let offset = self.writer.bytes_written() as u64;
+        let bytes = index.finish();
+        self.writer.write_all(&bytes)?;
+        self.indexes.push((offset, bytes.len() as u64));
+        Ok(())
+    }
+
+    /// Appends what lies between the row groups and the footer, and names it in the footer.
+    fn append_blobs(&mut self) -> std::io::Result<()> {
+        let places = self.indexes.iter();
+        let places: Vec<_> = places
+            .map(|(offset, len)| format!("{offset}:{len}"))
+            .collect();
+        let checksums = encode_checksums(&self.pages.take());
+        let offset = self.writer.bytes_written();
+        for (key, value) in [
+            (segment::FORMAT, segment::FORMAT_VERSION.to_owned()),
+            (segment::INDEXES, places.join(",")),
+            (segment::CHECKSUMS_OFFSET, offset.to_string()),
+            (segment::CHECKSUMS_LEN, checksums.len().to_string()),
+        ] {
+            let pair = KeyValue::new(key.to_owned(), value);
+            self.writer.append_key_value_metadata(pair);
+        }
+        self.writer.write_all(&checksums)?;
+        self.writer.flush()
+    }
 }
 
 fn properties(
