@@ -75,6 +75,11 @@ impl EmbeddedStore {
         })
     }
 
+    /// The folder and what commits to it, for maintenance that is not a question.
+    pub fn disk(&self) -> &Disk {
+        &self.disk
+    }
+
     /// What a question sees now.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.disk.view.snapshot()

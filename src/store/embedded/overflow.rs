@@ -1,10 +1,10 @@
 //! The overflow column's JSON: fields that got no column of their own, `{"escaped key": value, …}`.
 //!
-//! Numbers are told apart by their text as they were on the way in: an integer that fits 64 bits is `Int`, a decimal that a double prints back as
-//! the same number is `Float`, all others are `Number`. This module must not know columns or files.
+//! Numbers are told apart by their text as they were on the way in. This module must not know columns or files.
 
 use crate::common::error::{Error, Result};
 use crate::record::value::{Value, ValueRef};
+use crate::wire::json::number_value;
 
 /// Appends one field to the JSON object in `json`, which is empty at first; close it with [`finish`].
 pub fn push(json: &mut String, key: &str, value: ValueRef<'_>) {
@@ -84,44 +84,8 @@ fn value_of(raw: &str) -> Result<Value, serde_json::Error> {
         Some(b'f') => Value::Bool(false),
         Some(b'"') => Value::Str(serde_json::from_str(raw)?),
         Some(b'[' | b'{') => Value::Json(raw.to_owned()),
-        _ => number_of(raw),
+        _ => number_value(raw).to_value(),
     })
-}
-
-fn number_of(text: &str) -> Value {
-    if let Ok(value) = text.parse::<i64>() {
-        // `-0` is not the integer 0: its text must come back.
-        if text != "-0" {
-            return Value::Int(value);
-        }
-    }
-    if text.contains(['.', 'e', 'E'])
-        && let Ok(value) = text.parse::<f64>()
-        && value.is_finite()
-        && decimal(&float_text(value)) == decimal(text)
-    {
-        return Value::Float(value);
-    }
-    Value::Number(text.to_owned())
-}
-
-/// A JSON number as (is negative, significant digits, exponent of the last one): equal exactly when the numbers are equal.
-fn decimal(text: &str) -> (bool, String, i64) {
-    let (is_negative, text) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text),
-    };
-    let (mantissa, exponent) = text.split_once(['e', 'E']).unwrap_or((text, "0"));
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let digits = format!("{whole}{fraction}");
-    let significant = digits.trim_start_matches('0').trim_end_matches('0');
-    if significant.is_empty() {
-        return (is_negative, String::new(), 0);
-    }
-    let n_zeros_cut = digits.len() - digits.trim_end_matches('0').len();
-    let exponent = exponent.parse::<i64>().unwrap_or(i64::MAX / 2);
-    let exponent = exponent - fraction.len() as i64 + n_zeros_cut as i64;
-    (is_negative, significant.to_owned(), exponent)
 }
 
 #[cfg(test)]

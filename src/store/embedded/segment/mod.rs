@@ -188,6 +188,11 @@ impl SegmentReader {
         &self.indexes
     }
 
+    /// Bytes of all token indexes.
+    pub fn index_size_bytes(&self) -> u64 {
+        index_places(self.metadata.metadata()).map_or(0, |places| places.iter().map(|p| p.1).sum())
+    }
+
     /// Reads columns (by index, given back in ascending order) of some row groups; `selection` counts the rows of those row groups alone.
     pub fn read(
         &self,
@@ -254,14 +259,9 @@ pub fn day_name(day: i32) -> String {
 
 /// Opens the index of each row group; the fault is a phrase for an error message.
 fn open_indexes(file: &SegmentFile, metadata: &ParquetMetaData) -> Result<Vec<Index>, String> {
-    let pairs = metadata.file_metadata().key_value_metadata();
-    let pair = pairs.and_then(|pairs| pairs.iter().find(|pair| pair.key == INDEXES));
-    let places = pair.and_then(|pair| pair.value.as_deref()).unwrap_or("");
-    let mut indexes = Vec::with_capacity(metadata.num_row_groups());
-    for place in places.split(',').filter(|place| !place.is_empty()) {
-        let numbers = place.split_once(':');
-        let numbers = numbers.and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
-        let (offset, len) = numbers.ok_or_else(|| format!("unreadable `{INDEXES}`"))?;
+    let places = index_places(metadata).ok_or_else(|| format!("unreadable `{INDEXES}`"))?;
+    let mut indexes = Vec::with_capacity(places.len());
+    for (offset, len) in places {
         let bytes = IndexBytes {
             file: file.clone(),
             offset,
@@ -274,6 +274,19 @@ fn open_indexes(file: &SegmentFile, metadata: &ParquetMetaData) -> Result<Vec<In
         return Err("the token indexes do not fit the row groups".to_owned());
     }
     Ok(indexes)
+}
+
+/// (offset, length) of the index of each row group.
+fn index_places(metadata: &ParquetMetaData) -> Option<Vec<(u64, u64)>> {
+    let pairs = metadata.file_metadata().key_value_metadata()?;
+    let pair = pairs.iter().find(|pair| pair.key == INDEXES)?;
+    let places = pair.value.as_deref()?.split(',');
+    places
+        .map(|place| {
+            let (offset, len) = place.split_once(':')?;
+            Some((offset.parse().ok()?, len.parse().ok()?))
+        })
+        .collect()
 }
 
 fn blob(metadata: &ParquetMetaData, offset_key: &str, len_key: &str) -> Option<(u64, u64)> {
