@@ -45,10 +45,28 @@ fn main() {
     let zstd_cpu = start.elapsed();
 
     let start = Cpu::now();
+    let (batches, n_lines) = decode(&bodies);
+    let decode_cpu = start.elapsed();
+    drop(bodies);
+    let queued: usize = batches.iter().map(|b| b.batch.as_bytes().len()).sum();
+    let rss_before = status_kb("VmRSS:");
+    println!(
+        "{input}: {n_lines} lines, {:.0} MB; zstd -1: {:.2} CPU-s/GB, {:.1} MB; decode: {:.2} CPU-s/GB, batches {:.0} MB",
+        n_bytes as f64 / 1e6,
+        zstd_cpu.as_secs_f64() / gigabytes,
+        n_compressed as f64 / 1e6,
+        decode_cpu.as_secs_f64() / gigabytes,
+        queued as f64 / 1e6,
+    );
+
+    measure_store(batches, merges, gigabytes, zstd_cpu, rss_before);
+}
+
+fn decode(bodies: &[Vec<u8>]) -> (Vec<QueuedBatch>, u64) {
     let mut decoder = BodyDecoder::new(DecodeOptions::default());
     let mut batches = Vec::new();
     let mut seq = 0;
-    for bytes in &bodies {
+    for bytes in bodies {
         let defaults = RecordDefaults {
             arrival_ns: 1_742_428_800_000_000_000,
             source: None,
@@ -64,19 +82,16 @@ fn main() {
         seq += u64::from(batch.len());
         batches.push(QueuedBatch { first, batch });
     }
-    let decode_cpu = start.elapsed();
-    drop(bodies);
-    let queued: usize = batches.iter().map(|b| b.batch.as_bytes().len()).sum();
-    let rss_before = status_kb("VmRSS:");
-    println!(
-        "{input}: {seq} lines, {:.0} MB; zstd -1: {:.2} CPU-s/GB, {:.1} MB; decode: {:.2} CPU-s/GB, batches {:.0} MB",
-        n_bytes as f64 / 1e6,
-        zstd_cpu.as_secs_f64() / gigabytes,
-        n_compressed as f64 / 1e6,
-        decode_cpu.as_secs_f64() / gigabytes,
-        queued as f64 / 1e6,
-    );
+    (batches, seq)
+}
 
+fn measure_store(
+    batches: Vec<QueuedBatch>,
+    merges: bool,
+    gigabytes: f64,
+    zstd_cpu: Duration,
+    rss_before: u64,
+) {
     let folder = tempfile::tempdir_in(".").unwrap();
     let mut options = EmbeddedStoreOptions::default();
     if !merges {
