@@ -3,10 +3,18 @@
 //! **Contract**: a cache may forget at any time and may fail at any time; neither changes an answer, only its latency. The key holds the
 //! version of the data that the answer is about, so a hit is never stale.
 
+#[cfg(test)]
+pub mod contract;
+pub mod in_process;
+pub mod off;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+
+pub use in_process::InProcessCache;
+pub use off::NoCache;
 
 /// What an answer is found by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

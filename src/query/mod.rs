@@ -7,8 +7,12 @@ pub mod ast;
 pub mod evaluate;
 pub mod matcher;
 pub mod number;
+pub mod parser;
+pub mod printer;
 pub mod request;
+pub mod stats;
 pub mod text;
+pub mod time;
 
 pub use ast::{Expr, Field, Match, Term};
 pub use evaluate::{CompiledExpr, CompiledSelection, CompiledTerm};
