@@ -9,6 +9,8 @@
 //! - `version` changes whenever an answer about that time range could change; it may change more often.
 
 pub mod embedded;
+#[cfg(test)]
+pub(crate) mod fake;
 
 use std::time::Duration;
 
