@@ -45,6 +45,13 @@ const tail = liveTail({
   onState: (name) => $("live").classList.toggle("lost", name === "lost"),
 });
 
+const nearEnd = new IntersectionObserver(
+  (entries) => {
+    if (entries.some((entry) => entry.isIntersecting)) loadMore();
+  },
+  { rootMargin: "600px" },
+);
+
 // --- State and its controls ---
 
 /** Changes the state and asks anew. */
@@ -218,6 +225,9 @@ async function loadMore() {
     if (error.name !== "AbortError") fail(error);
   } finally {
     $("more").disabled = false;
+    // Observed anew, for it tells only changes: the button may be in sight still.
+    nearEnd.unobserve($("more"));
+    nearEnd.observe($("more"));
   }
 }
 
@@ -358,7 +368,7 @@ function wire() {
   });
   $("help-open").addEventListener("click", openHelp);
   $("more").addEventListener("click", loadMore);
-  new IntersectionObserver((entries) => entries.some((entry) => entry.isIntersecting) && loadMore(), { rootMargin: "600px" }).observe($("more"));
+  nearEnd.observe($("more"));
   $("arrived").addEventListener("click", () => {
     for (const row of document.querySelectorAll("#logs .row.open")) rows.toggle(row, false);
     scrollTo(0, 0);

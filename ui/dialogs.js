@@ -12,7 +12,9 @@ function open(dialog, title, ...children) {
     ...children,
   );
   // A click beside the window closes it.
-  dialog.onclick = (event) => event.target === dialog && close();
+  dialog.onclick = (event) => {
+    if (event.target === dialog) close();
+  };
   if (!dialog.open) dialog.showModal();
 }
 

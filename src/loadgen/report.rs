@@ -199,7 +199,7 @@ pub fn number_cell(text: impl ToString) -> Cell {
 
 pub fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_style(presets::UTF8_HORIZONTAL_ONLY);
+    table.load_style(presets::UTF8_FULL_CONDENSED);
     table.set_header(header.iter().map(|name| Cell::new(*name)));
     table
 }

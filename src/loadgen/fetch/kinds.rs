@@ -142,6 +142,8 @@ async fn groups(asker: &mut Asker, by: &str) -> Option<Vec<String>> {
         groups
             .iter()
             .filter_map(|group| check::text(group.get("by")?, by))
+            // Records without the field form a group too; a filter cannot name it.
+            .filter(|name| !name.is_empty())
             .map(str::to_owned)
             .collect(),
     )

@@ -56,8 +56,11 @@ fn thread_cpu_s() -> anyhow::Result<f64> {
     Ok(Duration::from_nanos(ns).as_secs_f64())
 }
 
-/// Bytes compressed for the yardstick; beyond them the figure is scaled.
-const SAMPLE_BYTES_MAX: u64 = 256 << 20;
+/// Bytes compressed for the yardstick; the figures are scaled to the whole run. Large, since the kernel counts a thread's
+/// time in steps of a few milliseconds.
+const SAMPLE_BYTES_MAX: usize = 96 << 20;
+/// Compressed at once, as a batch or a page would be.
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// What zstd level 1 needs for the first `n_batches` of a run, on one thread.
 #[derive(Clone, Copy, Debug)]
@@ -68,33 +71,24 @@ pub struct ZstdYardstick {
 }
 
 pub fn zstd_yardstick_blocking(lines: &mut Lines, n_batches: u64) -> anyhow::Result<ZstdYardstick> {
-    let mut compressor = zstd::bulk::Compressor::new(1).context("start zstd")?;
-    let mut yardstick = ZstdYardstick {
-        cpu_s: 0.0,
-        size_bytes: 0,
-        compressed_bytes: 0,
-    };
-    let mut chunk = Vec::new();
-    for batch in 0..n_batches {
-        lines.batch(batch, &mut chunk);
-        let is_full = 1 << 20 <= chunk.len() || batch + 1 == n_batches;
-        if is_full {
-            let before = thread_cpu_s()?;
-            let compressed = compressor.compress(&chunk).context("compress")?;
-            yardstick.cpu_s += thread_cpu_s()? - before;
-            yardstick.size_bytes += chunk.len() as u64;
-            yardstick.compressed_bytes += compressed.len() as u64;
-            chunk.clear();
-        }
-        if SAMPLE_BYTES_MAX <= yardstick.size_bytes {
-            let share = n_batches as f64 / (batch + 1) as f64;
-            yardstick.cpu_s *= share;
-            yardstick.size_bytes = (yardstick.size_bytes as f64 * share) as u64;
-            yardstick.compressed_bytes = (yardstick.compressed_bytes as f64 * share) as u64;
-            break;
-        }
+    let mut sample = Vec::new();
+    let mut n_sampled = 0;
+    while n_sampled < n_batches && sample.len() < SAMPLE_BYTES_MAX {
+        lines.batch(n_sampled, &mut sample);
+        n_sampled += 1;
     }
-    Ok(yardstick)
+    let mut compressor = zstd::bulk::Compressor::new(1).context("start zstd")?;
+    let mut compressed_bytes = 0_u64;
+    let before_s = thread_cpu_s()?;
+    for chunk in sample.chunks(CHUNK_BYTES) {
+        compressed_bytes += compressor.compress(chunk).context("compress")?.len() as u64;
+    }
+    let share = n_batches as f64 / n_sampled.max(1) as f64;
+    Ok(ZstdYardstick {
+        cpu_s: (thread_cpu_s()? - before_s) * share,
+        size_bytes: (sample.len() as f64 * share) as u64,
+        compressed_bytes: (compressed_bytes as f64 * share) as u64,
+    })
 }
 
 #[cfg(test)]
