@@ -30,7 +30,7 @@ export async function get(path, parameters = {}, { signal, fresh = false } = {})
   let response;
   let text;
   try {
-    response = await fetch(url, { headers, signal, cache: "no-store" });
+    response = await fetch(url, { headers, signal });
     text = await response.text();
   } catch (error) {
     if (error.name === "AbortError") throw error;

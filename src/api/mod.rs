@@ -1,1 +1,136 @@
-//! api
+//! READ 4: HTTP for questions. Handlers read parameters, ask the searcher, frame the answer; they know no store. Handlers that write stand
+//! in `intake`.
+
+pub mod answer;
+mod ask;
+mod dead_letters;
+pub mod encode;
+mod export;
+mod interval;
+mod logs;
+pub mod openapi;
+mod record;
+mod selection;
+mod status;
+mod summary;
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{delete, get};
+use tokio_util::sync::CancellationToken;
+
+use crate::cache::Cache;
+use crate::common::metrics::Metrics;
+use crate::queue::Queue;
+use crate::record::aliases::Aliases;
+use crate::store::Store;
+
+pub use crate::api::status::Identity;
+
+#[derive(Clone, Debug)]
+pub struct ApiOptions {
+    /// Names that mean the standard fields in questions.
+    pub aliases: Aliases,
+    /// Records of one JSON page.
+    pub page_limit_max: u64,
+    /// A question may take so long.
+    pub timeout_ms: u64,
+}
+
+impl Default for ApiOptions {
+    fn default() -> Self {
+        Self {
+            aliases: Aliases::default(),
+            page_limit_max: 10_000,
+            timeout_ms: 30_000,
+        }
+    }
+}
+
+/// What the handlers work with.
+pub struct ApiState {
+    pub queue: Arc<dyn Queue>,
+    pub store: Arc<dyn Store>,
+    /// For its figures.
+    pub cache: Option<Arc<dyn Cache>>,
+    pub metrics: Arc<Metrics>,
+    /// Cancelled when the process begins to stop.
+    pub leaving: CancellationToken,
+    /// Why parts that are not named here work in a reduced way.
+    pub degraded: Box<dyn Fn() -> Vec<String> + Send + Sync>,
+    pub identity: Identity,
+    pub options: ApiOptions,
+}
+
+/// A path with what it takes, for the OpenAPI document and the advice in errors.
+pub struct Route {
+    pub path: &'static str,
+    pub method: &'static str,
+    /// Lists of query parameters.
+    pub parameters: &'static [&'static [&'static str]],
+}
+
+/// Every route of this module.
+pub const ROUTES: [Route; 14] = [
+    route("/logs", "get", &[&selection::PARAMETERS, &logs::PARAMETERS]),
+    route(
+        "/logs/histogram",
+        "get",
+        &[&selection::PARAMETERS, &summary::HISTOGRAM_PARAMETERS],
+    ),
+    route(
+        "/logs/fields",
+        "get",
+        &[&selection::PARAMETERS, &summary::FIELDS_PARAMETERS],
+    ),
+    route(
+        "/logs/stats",
+        "get",
+        &[&selection::PARAMETERS, &summary::STATS_PARAMETERS],
+    ),
+    route(
+        "/logs/tail",
+        "get",
+        &[&selection::PARAMETERS, &["backfill"]],
+    ),
+    route("/logs/{id}", "get", &[]),
+    route("/logs/{id}/context", "get", &[&record::CONTEXT_PARAMETERS]),
+    route("/dead-letters", "get", &[&dead_letters::PARAMETERS]),
+    route("/dead-letters/{id}", "delete", &[]),
+    route("/status", "get", &[]),
+    route("/metrics", "get", &[]),
+    route("/healthz", "get", &[]),
+    route("/readyz", "get", &[]),
+    route("/openapi.json", "get", &[]),
+];
+
+const fn route(
+    path: &'static str,
+    method: &'static str,
+    parameters: &'static [&'static [&'static str]],
+) -> Route {
+    Route {
+        path,
+        method,
+        parameters,
+    }
+}
+
+pub fn router(state: Arc<ApiState>) -> Router {
+    Router::new()
+        .route("/logs", get(logs::logs))
+        .route("/logs/histogram", get(summary::histogram))
+        .route("/logs/fields", get(summary::fields))
+        .route("/logs/stats", get(summary::stats))
+        .route("/logs/{id}", get(record::record))
+        .route("/logs/{id}/context", get(record::context))
+        .route("/dead-letters", get(dead_letters::list))
+        .route("/dead-letters/{id}", delete(dead_letters::delete))
+        .route("/status", get(status::status))
+        .route("/metrics", get(status::metrics))
+        .route("/healthz", get(status::healthz))
+        .route("/readyz", get(status::readyz))
+        .route("/openapi.json", get(openapi::document))
+        .with_state(state)
+}

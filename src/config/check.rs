@@ -24,6 +24,14 @@ pub enum QueueKind {
     Memory,
 }
 
+/// When a line is acknowledged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DurabilityKind {
+    Fsync,
+    Interval(Duration),
+    Os,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreKind {
     Embedded,
@@ -53,6 +61,7 @@ pub struct Checked {
     /// `None`: nothing touches the disk.
     pub data_dir: Option<PathBuf>,
     pub queue: QueueKind,
+    pub durability: DurabilityKind,
     pub store: StoreKind,
     pub cache: CacheKind,
     pub log_format: LogFormat,
@@ -102,12 +111,114 @@ pub fn check(layered: &Layered) -> Result<Checked> {
         roles,
         data_dir: needs_disk.then(|| PathBuf::from(&settings.data_dir)),
         queue,
+        durability: checker.durability()?,
         store,
         cache: checker.cache()?,
         log_format: checker.log_format()?,
         retention_by_source: checker.retention()?,
         settings,
     })
+}
+
+/// (setting, its value, its limit)
+type Limit = (&'static str, u64, u64);
+
+/// Below these nothing could connect.
+fn smallest_of_http(s: &Settings) -> Vec<Limit> {
+    vec![
+        ("http.connections_max", s.http.connections_max, 1),
+        (
+            "http.connections_per_ip_max",
+            s.http.connections_per_ip_max,
+            1,
+        ),
+        ("http.head_timeout_ms", s.http.head_timeout_ms, 10),
+        ("http.keep_alive_idle_ms", s.http.keep_alive_idle_ms, 10),
+        (
+            "http.connection_age_max_ms",
+            s.http.connection_age_max_ms,
+            1000,
+        ),
+        ("http.write_stall_ms", s.http.write_stall_ms, 10),
+        ("http.body_bytes_per_s_min", s.http.body_bytes_per_s_min, 1),
+        ("http.headers_max", s.http.headers_max, 10),
+        ("http.head_bytes_max", s.http.head_bytes_max, 8192),
+        (
+            "http.http2_header_bytes_max",
+            s.http.http2_header_bytes_max,
+            4096,
+        ),
+        ("http.http2_streams_max", s.http.http2_streams_max, 1),
+    ]
+}
+
+/// Below these nothing could be written, kept or found.
+fn smallest_of_parts(s: &Settings) -> Vec<Limit> {
+    vec![
+        ("intake.body_bytes_max", s.intake.body_bytes_max, 1024),
+        ("intake.plain_bytes_max", s.intake.plain_bytes_max, 1024),
+        ("intake.line_bytes_max", s.intake.line_bytes_max, 256),
+        ("intake.fields_max", s.intake.fields_max, 1),
+        ("search.timeout_ms", s.search.timeout_ms, 1),
+        ("queue.size_bytes_max", s.queue.size_bytes_max, 1 << 20),
+        (
+            "queue.segment_size_bytes",
+            s.queue.segment_size_bytes,
+            1 << 16,
+        ),
+        (
+            "queue.group_size_bytes_max",
+            s.queue.group_size_bytes_max,
+            1,
+        ),
+        ("queue.waiting_appends_max", s.queue.waiting_appends_max, 1),
+        (
+            "queue.subscriber_batches_max",
+            s.queue.subscriber_batches_max,
+            1,
+        ),
+        ("queue.sync_interval_ms", s.queue.sync_interval_ms, 1),
+        (
+            "queue.memory_size_bytes_max",
+            s.queue.memory_size_bytes_max,
+            1 << 20,
+        ),
+        ("store.head_rows_max", s.store.head_rows_max, 1000),
+        ("store.head_bytes_max", s.store.head_bytes_max, 1 << 20),
+        ("store.head_age_max_ms", s.store.head_age_max_ms, 100),
+        ("store.columns_max", s.store.columns_max, 10),
+        ("search.page_limit_max", s.search.page_limit_max, 1),
+        ("retention.interval_ms", s.retention.interval_ms, 1000),
+    ]
+}
+
+/// Above these the layers below overflow: some count with 32 bits, a batch is addressed with 32 bits.
+fn largest(s: &Settings) -> Vec<Limit> {
+    vec![
+        (
+            "http.http2_header_bytes_max",
+            s.http.http2_header_bytes_max,
+            1 << 24,
+        ),
+        ("http.http2_streams_max", s.http.http2_streams_max, 1 << 16),
+        ("http.connections_max", s.http.connections_max, 1 << 20),
+        ("intake.line_bytes_max", s.intake.line_bytes_max, 2 << 20),
+        ("intake.plain_bytes_max", s.intake.plain_bytes_max, 1 << 30),
+        ("intake.fields_max", s.intake.fields_max, 1 << 20),
+        (
+            "queue.disk_used_percent_max",
+            s.queue.disk_used_percent_max,
+            100,
+        ),
+        (
+            "queue.waiting_appends_max",
+            s.queue.waiting_appends_max,
+            1 << 20,
+        ),
+        ("store.columns_max", s.store.columns_max, 10_000),
+        ("search.page_limit_max", s.search.page_limit_max, 1 << 20),
+        ("threads", s.threads, 1024),
+    ]
 }
 
 struct Checker<'a> {
@@ -129,58 +240,13 @@ impl Checker<'_> {
 
     /// Values that would stop the process from working at all.
     fn limits(&self) -> Result<()> {
-        let (http, s) = (&self.settings().http, self.settings());
-        let at_least = [
-            ("http.connections_max", http.connections_max, 1),
-            (
-                "http.connections_per_ip_max",
-                http.connections_per_ip_max,
-                1,
-            ),
-            ("http.head_timeout_ms", http.head_timeout_ms, 10),
-            ("http.keep_alive_idle_ms", http.keep_alive_idle_ms, 10),
-            (
-                "http.connection_age_max_ms",
-                http.connection_age_max_ms,
-                1000,
-            ),
-            ("http.write_stall_ms", http.write_stall_ms, 10),
-            ("http.body_bytes_per_s_min", http.body_bytes_per_s_min, 1),
-            ("http.headers_max", http.headers_max, 10),
-            ("http.head_bytes_max", http.head_bytes_max, 8192),
-            (
-                "http.http2_header_bytes_max",
-                http.http2_header_bytes_max,
-                4096,
-            ),
-            ("http.http2_streams_max", http.http2_streams_max, 1),
-            ("intake.body_bytes_max", s.intake.body_bytes_max, 1024),
-            ("intake.plain_bytes_max", s.intake.plain_bytes_max, 1024),
-            ("intake.line_bytes_max", s.intake.line_bytes_max, 256),
-            ("intake.fields_max", s.intake.fields_max, 1),
-            ("search.timeout_ms", s.search.timeout_ms, 1),
-            ("retention.interval_ms", s.retention.interval_ms, 1000),
-        ];
-        for (key, value, min) in at_least {
+        let s = self.settings();
+        for (key, value, min) in smallest_of_http(s).into_iter().chain(smallest_of_parts(s)) {
             if value < min {
                 return Err(self.wrong(key, &format!("must be at least {min}, not {value}")));
             }
         }
-        let at_most = [
-            // Some limits of the layers below are 32-bit numbers.
-            (
-                "http.http2_header_bytes_max",
-                http.http2_header_bytes_max,
-                1 << 24,
-            ),
-            ("http.http2_streams_max", http.http2_streams_max, 1 << 16),
-            ("http.connections_max", http.connections_max, 1 << 20),
-            ("intake.line_bytes_max", s.intake.line_bytes_max, 2 << 20),
-            // A batch is addressed with 32 bits.
-            ("intake.plain_bytes_max", s.intake.plain_bytes_max, 1 << 30),
-            ("threads", s.threads, 1024),
-        ];
-        for (key, value, max) in at_most {
+        for (key, value, max) in largest(s) {
             if max < value {
                 return Err(self.wrong(key, &format!("must be at most {max}, not {value}")));
             }
@@ -262,6 +328,20 @@ impl Checker<'_> {
                 "`embedded` or `memory`",
             )),
             kind => Err(self.unknown_choice("queue.kind", kind, &["embedded", "memory"])),
+        }
+    }
+
+    fn durability(&self) -> Result<DurabilityKind> {
+        let queue = &self.settings().queue;
+        match queue.durability.as_str() {
+            "fsync" => Ok(DurabilityKind::Fsync),
+            "interval" => Ok(DurabilityKind::Interval(Duration::from_millis(
+                queue.sync_interval_ms,
+            ))),
+            "os" => Ok(DurabilityKind::Os),
+            other => {
+                Err(self.unknown_choice("queue.durability", other, &["fsync", "interval", "os"]))
+            }
         }
     }
 

@@ -6,7 +6,9 @@ pub mod load;
 pub mod reference;
 pub mod settings;
 
-pub use check::{CacheKind, Checked, LogFormat, QueueKind, Role, StoreKind, check, days_to_age};
+pub use check::{
+    CacheKind, Checked, DurabilityKind, LogFormat, QueueKind, Role, StoreKind, check, days_to_age,
+};
 pub use load::{Layered, Origin, Override, load};
 pub use settings::Settings;
 

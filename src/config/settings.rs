@@ -65,6 +65,7 @@ pub struct Intake {
 pub struct Queue {
     pub kind: String,
     pub durability: String,
+    pub sync_interval_ms: u64,
     pub size_bytes_max: u64,
     pub segment_size_bytes: u64,
     pub group_size_bytes_max: u64,
@@ -78,9 +79,15 @@ pub struct Queue {
     pub idempotency_keys_max: u64,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub struct Indexer {}
+pub struct Indexer {
+    pub portion_size_bytes_max: u64,
+    pub write_interval_ms: u64,
+    pub retry_min_ms: u64,
+    pub retry_max_ms: u64,
+    pub drain_ms: u64,
+}
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -203,6 +210,7 @@ impl Default for Queue {
         Self {
             kind: "embedded".to_owned(),
             durability: "fsync".to_owned(),
+            sync_interval_ms: 1000,
             size_bytes_max: 4 << 30,
             segment_size_bytes: 64 << 20,
             group_size_bytes_max: 1 << 20,
@@ -214,6 +222,18 @@ impl Default for Queue {
             memory_size_bytes_max: 64 << 20,
             idempotency_window_ms: 900_000,
             idempotency_keys_max: 100_000,
+        }
+    }
+}
+
+impl Default for Indexer {
+    fn default() -> Self {
+        Self {
+            portion_size_bytes_max: 8 << 20,
+            write_interval_ms: 50,
+            retry_min_ms: 100,
+            retry_max_ms: 10_000,
+            drain_ms: 30_000,
         }
     }
 }

@@ -436,14 +436,16 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// The text of a file of real logs in `../shared/data` (`.zst` is decompressed), or `None` where that folder is absent.
-pub fn shared_data(name: &str) -> Option<Vec<u8>> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("../shared/data")
-        .join(name);
-    if !path.parent().unwrap().exists() {
-        return None;
-    }
+/// A file of real logs in `../shared/data`, decompressed; where that folder is absent the excerpt in `tests/data`, or `None` if there is none.
+pub fn real_logs(name: &str) -> Option<Vec<u8>> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let shared = root.join("../shared/data");
+    let excerpt = root.join("tests/data").join(name);
+    let path = match shared.exists() {
+        true => shared.join(name),
+        false if excerpt.exists() => excerpt,
+        false => return None,
+    };
     let bytes = std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     if !name.ends_with(".zst") {
         return Some(bytes);
