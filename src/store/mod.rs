@@ -11,6 +11,8 @@
 pub mod embedded;
 #[cfg(test)]
 pub(crate) mod fake;
+#[cfg(test)]
+pub mod testing;
 
 use std::time::Duration;
 

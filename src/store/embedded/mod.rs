@@ -13,6 +13,7 @@ pub mod letters;
 pub mod merge;
 pub mod options;
 pub mod overflow;
+pub mod read;
 pub mod rows;
 pub mod schema;
 pub mod segment;
