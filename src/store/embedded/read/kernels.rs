@@ -53,7 +53,7 @@ pub struct TextSearch {
 }
 
 enum Finder {
-    Exact(memchr::memmem::Finder<'static>),
+    Exact(Box<memchr::memmem::Finder<'static>>),
     /// ASCII, without case.
     AnyCase(regex::bytes::Regex),
 }
@@ -75,7 +75,8 @@ impl TextSearch {
                 .build();
             Finder::AnyCase(regex.ok()?)
         } else {
-            Finder::Exact(memchr::memmem::Finder::new(sought.as_bytes()).into_owned())
+            let finder = memchr::memmem::Finder::new(sought.as_bytes());
+            Finder::Exact(Box::new(finder.into_owned()))
         };
         Some(Self {
             finder,

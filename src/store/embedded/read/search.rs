@@ -42,7 +42,7 @@ struct Page {
 pub fn search(
     context: &Context,
     snapshot: &Snapshot,
-    request: SearchRequest,
+    request: &SearchRequest,
     cancel: &Cancel,
 ) -> Result<SearchAnswer> {
     let page = Page {

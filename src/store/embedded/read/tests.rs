@@ -128,8 +128,7 @@ async fn search_and_get_equal_the_naive_answers() {
         for number in 0..QUESTIONS {
             let request = testing::search_request(&mut rng, &records);
             let expected = naive_search(&records, &request);
-            let mut answer =
-                search::search(&context, &snapshot, request.clone(), &cancel()).unwrap();
+            let mut answer = search::search(&context, &snapshot, &request, &cancel()).unwrap();
             answer.records = answer.records.into_iter().map(sorted).collect();
             assert_eq!(
                 answer, expected,
