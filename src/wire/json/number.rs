@@ -24,7 +24,12 @@ pub(super) fn float_value(text: &str, float: f64) -> ValueRef<'_> {
     }
     // Up to 15 digits survive a double, away from its smallest and largest values.
     let is_short = text.len() <= 16 && text.bytes().all(|b| b != b'e' && b != b'E');
-    if is_short || is_same_number(text, zmij::Buffer::new().format_finite(float)) {
+    let is_kept = is_short || {
+        let mut buffer = zmij::Buffer::new();
+        let printed = buffer.format_finite(float);
+        printed == text || is_same_number(text, printed)
+    };
+    if is_kept {
         ValueRef::Float(float)
     } else {
         ValueRef::Number(text)

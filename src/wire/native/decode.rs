@@ -168,7 +168,7 @@ impl BodyDecoder {
         Job {
             json: &mut self.json,
             options: &self.options,
-            builder: BatchBuilder::new(body.defaults.arrival_ns),
+            builder: BatchBuilder::with_capacity(body.defaults.arrival_ns, body.bytes.len()),
             defaults: body.defaults,
             accepted: 0,
             dead_lettered: 0,
@@ -277,7 +277,8 @@ impl Job<'_> {
 
     /// Back to the beginning: another way to read the body is tried.
     fn start_again(&mut self) {
-        self.builder = BatchBuilder::new(self.defaults.arrival_ns);
+        let capacity = self.builder.capacity_bytes();
+        self.builder = BatchBuilder::with_capacity(self.defaults.arrival_ns, capacity);
         self.json.begin_batch();
         self.accepted = 0;
         self.dead_lettered = 0;

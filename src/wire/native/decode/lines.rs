@@ -10,10 +10,15 @@ use crate::wire::native::text::{self, Lines};
 impl Job<'_> {
     /// Each line that is not blank is a value; broken ones become dead letters.
     pub(super) fn json_lines(&mut self, bytes: &[u8]) -> Result<()> {
-        for (index, line) in bytes.split(|b| *b == b'\n').enumerate() {
-            let line = line.trim_ascii();
+        let mut rest = bytes;
+        let mut number = 0;
+        while !rest.is_empty() {
+            let len = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+            let line = rest.get(..len).unwrap_or_default().trim_ascii();
+            rest = rest.get(len + 1..).unwrap_or_default();
+            number += 1;
             if !line.is_empty() {
-                self.json_line(line, index as u64 + 1)?;
+                self.json_line(line, number)?;
             }
         }
         Ok(())
