@@ -9,9 +9,7 @@ use crate::common::cancel::Cancel;
 use crate::common::error::{Error, Result};
 use crate::query::Match;
 use crate::record::value::ValueType;
-use crate::store::embedded::read::bounds::{Bounds, Rows};
-use crate::store::embedded::read::part::Part;
-use crate::store::embedded::read::term::{CompiledTerm, Source};
+use crate::store::embedded::read::term::CompiledTerm;
 
 /// U+212A KELVIN SIGN: the one character outside ASCII whose lower case is an ASCII letter alone.
 const KELVIN: &[u8] = "\u{212a}".as_bytes();
@@ -163,12 +161,4 @@ pub fn times(array: &ArrayRef) -> Result<&[i64]> {
         .as_primitive_opt::<TimestampNanosecondType>()
         .map(|times| &**times.values())
         .ok_or_else(|| Error::corrupt("the column of the time is not of its type"))
-}
-
-/// What is known of a term's matches before any row is read.
-pub fn bounds(_term: &CompiledTerm, _part: &Part, sources: &[Source]) -> Result<Bounds> {
-    if sources.is_empty() {
-        return Ok(Bounds::exact(Rows::None));
-    }
-    Ok(Bounds::unknown())
 }

@@ -8,9 +8,11 @@ pub mod context;
 pub mod filter;
 pub mod histogram;
 pub mod kernels;
+pub mod known;
 pub mod materialize;
 pub mod part;
 pub mod search;
+pub mod sought;
 pub mod term;
 pub mod values;
 

@@ -16,7 +16,9 @@ use crate::record::{FLAGS, Flags, TIMESTAMP, Value, ValueRef, key};
 use crate::store::embedded::overflow;
 use crate::store::embedded::read::bounds::Bounds;
 use crate::store::embedded::read::kernels::{self, TextSearch};
+use crate::store::embedded::read::known;
 use crate::store::embedded::read::part::{Chunk, Part};
+use crate::store::embedded::read::sought::Sought;
 use crate::store::embedded::schema::{self, Columns};
 use crate::store::embedded::spill::value_at;
 
@@ -27,6 +29,7 @@ pub struct CompiledTerm {
     /// As the truth is defined.
     truth: evaluate::CompiledTerm,
     pub wanted: Match,
+    sought: Sought,
     search: Option<TextSearch>,
 }
 
@@ -54,12 +57,17 @@ impl CompiledTerm {
         Ok(Self {
             truth: evaluate::CompiledTerm::new(term)?,
             wanted: term.matcher.clone(),
+            sought: Sought::new(&term.matcher),
             search: TextSearch::new(&term.matcher),
         })
     }
 
     pub fn field(&self) -> &Field {
         &self.truth.field
+    }
+
+    pub fn sought(&self) -> &Sought {
+        &self.sought
     }
 
     pub fn matcher(&self) -> &Matcher {
@@ -119,7 +127,7 @@ impl CompiledTerm {
 
     /// What is known before reading rows.
     pub fn bounds(&self, part: &Part, sources: &[Source]) -> Result<Bounds> {
-        kernels::bounds(self, part, sources)
+        known::bounds(self, part, sources)
     }
 
     /// Those of `rows` that match.
