@@ -153,17 +153,6 @@ impl Indexer {
     }
 }
 
-/// Waits until everything below `wanted` is searchable; false if that takes longer than `limit`.
-pub async fn wait_until_searchable(
-    store: &dyn Store,
-    wanted: &Checkpoint,
-    limit: Duration,
-) -> bool {
-    let mut searchable = store.searchable();
-    let wait = searchable.wait_for(|checkpoint| checkpoint.includes(wanted));
-    matches!(tokio::time::timeout(limit, wait).await, Ok(Ok(_)))
-}
-
 struct Task {
     shared: Arc<Shared>,
     stop: CancellationToken,

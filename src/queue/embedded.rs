@@ -264,7 +264,12 @@ impl Queue for EmbeddedQueue {
             if !matches!(news.await, Ok(Ok(_))) {
                 return Ok(Vec::new());
             }
-            let recent = self.shared.recent().read(seq, max_bytes);
+            let recent = {
+                // Who reads from here has the rest; a second reader finds it on the disk.
+                let mut recent = self.shared.recent();
+                recent.release(seq);
+                recent.read(seq, max_bytes)
+            };
             let batches = match recent {
                 Some(batches) => batches,
                 None => {

@@ -1,6 +1,7 @@
 //! The idempotency window: which keys were seen lately, and what was answered. Bounded by time, count and bytes; the oldest go first.
 //!
-//! What a queue keeps for a key, little endian: version u8 (1) · at_ms i64 · body_hash u128 · key_len u16 · key · answer.
+//! What a queue keeps for a key, little endian: version u8 (1) · at_ms i64 · body_hash u128 · key_len u16 · key · answer ·
+//! xxh3-64 of all before. Its own checksum, because the log does not check blocks when it is opened.
 //!
 //! Must not know: how a queue keeps its batches. Times are given by the caller, in milliseconds since 1970.
 
@@ -11,6 +12,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use hashbrown::HashMap;
 use tokio::sync::watch;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::common::error::{Error, ErrorKind, Result};
 use crate::queue::{Appended, Idempotency};
@@ -326,17 +328,23 @@ fn size_of(key: &str, done: &Done) -> usize {
 
 fn encode(key: &str, body_hash: u128, answer: &[u8], at_ms: i64) -> Vec<u8> {
     let key_len = u16::try_from(key.len()).unwrap_or(0);
-    let mut record = Vec::with_capacity(27 + key.len() + answer.len());
+    let mut record = Vec::with_capacity(35 + key.len() + answer.len());
     record.push(RECORD_VERSION);
     record.extend(at_ms.to_le_bytes());
     record.extend(body_hash.to_le_bytes());
     record.extend(key_len.to_le_bytes());
     record.extend(key.as_bytes());
     record.extend(answer);
+    let checksum = xxh3_64(&record);
+    record.extend(checksum.to_le_bytes());
     record
 }
 
 fn decode(record: &[u8], first: Position, count: u32) -> Option<(&str, Done)> {
+    let (record, checksum) = record.split_last_chunk()?;
+    if u64::from_le_bytes(*checksum) != xxh3_64(record) {
+        return None;
+    }
     let (version, rest) = record.split_first()?;
     let (at_ms, rest) = rest.split_first_chunk()?;
     let (body_hash, rest) = rest.split_first_chunk()?;
@@ -444,9 +452,12 @@ mod tests {
         for (record, first, count) in &records {
             restored.restore(record, *first, *count, true);
             for end in 0..record.len() {
-                // Cut records are left out or, where only the answer is shorter, taken.
-                restored.restore(&record[..end.min(26)], *first, *count, true);
+                restored.restore(&record[..end], *first, *count, true);
+                let mut garbled = record.clone();
+                garbled[end] ^= 1;
+                restored.restore(&garbled, *first, *count, true);
             }
+            assert_eq!(restored.next_ordinal(), 1, "something broken was taken");
         }
         let Claimed::Replayed(appended) = restored.claim(wanted("ä key", 1)).await.unwrap() else {
             panic!()

@@ -1,7 +1,12 @@
 //! What the log costs: appends `GIB` GiB in blocks of `KIB` KiB, reads them back, opens the log again; prints time, CPU and rates.
 //!
 //! `cargo run --release -p logyard-wal --example throughput -- DIR [GIB [KIB]]`
-#![allow(clippy::print_stdout, clippy::unwrap_used, reason = "a measuring tool")]
+#![allow(
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a measuring tool"
+)]
 
 use std::path::Path;
 use std::sync::Arc;

@@ -48,7 +48,8 @@ pub struct OpenReport {
     pub damage: Vec<Damage>,
 }
 
-/// Called for every block that has a meta, upwards: first number, number of entries, meta.
+/// Called for every block that has a meta, upwards: first number, number of entries, meta. Opening looks at headers only, except in the newest
+/// segment, so the meta of a block that is damaged can come garbled: a meta needs a checksum of its own.
 pub type Visit<'a> = &'a mut dyn FnMut(u64, u32, &[u8]);
 
 pub(crate) struct Recovered {
