@@ -37,6 +37,8 @@ pub struct DecodeOptions {
     pub errors_max: usize,
     /// Characters of a broken line that an answer repeats.
     pub excerpt_chars_max: usize,
+    /// Bytes of the batch that a body may become: very many very short lines weigh more as records than as text.
+    pub batch_bytes_max: usize,
     /// Different field names in one request. The next record after it is refused with 413.
     pub keys_max: u32,
 }
@@ -50,6 +52,7 @@ impl Default for DecodeOptions {
             record_bytes_max: 2 << 20,
             errors_max: 100,
             excerpt_chars_max: 200,
+            batch_bytes_max: 320 << 20,
             keys_max: 100_000,
         }
     }
@@ -138,7 +141,11 @@ impl BodyDecoder {
         };
         let content = bytes.get(first..).unwrap_or_default();
         let mut job = self.job(body);
-        match (body.hint, looks_like_json(content)) {
+        let is_json = match body.hint {
+            Hint::Json => content.starts_with(b"{") || content.starts_with(b"["),
+            Hint::Text | Hint::Unknown => looks_like_json(content),
+        };
+        match (body.hint, is_json) {
             (Hint::Text, _) | (Hint::Unknown, false) => {
                 job.text(&bytes, body.hint == Hint::Unknown)?;
             }
@@ -230,7 +237,23 @@ impl Job<'_> {
         }
     }
 
+    /// To be asked before each entry.
+    fn check_room(&self) -> Result<()> {
+        if self.options.batch_bytes_max < self.builder.size_bytes() {
+            return Err(Error::new(
+                ErrorKind::TooLarge,
+                "too_many_lines",
+                format!(
+                    "the body has so many lines that they take more than {} bytes as records; nothing was stored, split it into several requests",
+                    self.options.batch_bytes_max
+                ),
+            ));
+        }
+        Ok(())
+    }
+
     fn object(&mut self, text: &str, flags: Flags) -> Result<Result<(), JsonFault>> {
+        self.check_room()?;
         if self.options.keys_max < self.builder.keys_len() {
             return Err(Error::new(
                 ErrorKind::TooLarge,
@@ -292,8 +315,13 @@ impl Job<'_> {
         let (first_line, rest) = content.split_at_checked(line_end).unwrap_or((content, b""));
         let has_more = rest.iter().any(|b| !b.is_ascii_whitespace());
         if has_more {
-            let (text, flags) = utf8(first_line);
-            let is_record = self.object(text.trim_end(), flags)?.is_ok();
+            let first_line = first_line.trim_ascii_end();
+            let is_record = if first_line.len() <= self.options.record_bytes_max {
+                let (text, flags) = utf8(first_line);
+                self.object(&text, flags)?.is_ok()
+            } else {
+                split::container_end(first_line) == Some(first_line.len())
+            };
             self.start_again();
             if is_record {
                 return self.json_lines(bytes);
@@ -331,8 +359,12 @@ impl Job<'_> {
             }
             let end = split::container_end(rest);
             let object = rest.get(..end.unwrap_or(rest.len())).unwrap_or_default();
-            if end.is_some() && self.options.record_bytes_max < object.len() {
-                return Err(self.record_too_large());
+            if self.options.record_bytes_max < object.len() {
+                if end.is_some() {
+                    return Err(self.record_too_large());
+                }
+                let what = "an object does not end; it begins";
+                return Ok(Err(JsonFault { what, offset: at }));
             }
             let (text, flags) = utf8(object);
             if let Err(fault) = self.object(&text, flags)? {
@@ -365,12 +397,19 @@ impl Job<'_> {
             return self.json_lines(bytes);
         }
         let Some(array) = end.and_then(|end| content.get(..end)) else {
-            // Not closed: the patient reader finds the place.
-            let (text, _) = utf8(content);
-            let fault = json::check(&text).err().unwrap_or(JsonFault {
-                what: "the array does not end; it begins",
-                offset: 0,
-            });
+            // Not closed: the patient reader finds the place, if it is near.
+            let near = content
+                .get(..self.options.record_bytes_max)
+                .unwrap_or(content);
+            let (text, _) = utf8(near);
+            let is_whole = near.len() == content.len();
+            let fault = json::check(&text)
+                .err()
+                .filter(|fault| is_whole || fault.offset < text.len())
+                .unwrap_or(JsonFault {
+                    what: "the array does not end; it begins",
+                    offset: 0,
+                });
             return Err(whole(
                 &JsonFault {
                     offset: fault.offset + first,
@@ -429,6 +468,7 @@ impl Job<'_> {
     }
 
     fn element(&mut self, value: &[u8], line: u64) -> Result<Result<(), JsonFault>> {
+        self.check_room()?;
         if self.options.record_bytes_max < value.len() {
             return Err(self.record_too_large());
         }
@@ -437,7 +477,7 @@ impl Job<'_> {
             Some(b'{') => self.object(&text, flags),
             Some(b'"') => match json::string(&text) {
                 Ok((message, _)) => {
-                    self.message(&message, flags);
+                    self.message(&message, flags, message.len());
                     Ok(Ok(()))
                 }
                 Err(fault) => Ok(Err(fault)),

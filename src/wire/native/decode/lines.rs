@@ -25,6 +25,7 @@ impl Job<'_> {
     }
 
     fn json_line(&mut self, raw: &[u8], line: u64) -> Result<()> {
+        self.check_room()?;
         let bytes_max = self.options.record_bytes_max;
         if bytes_max < raw.len() {
             let reason = format!(
@@ -51,7 +52,9 @@ impl Job<'_> {
                 outcome => self.invalid_line(outcome, line, raw),
             },
             Some(b'"') => match json::string(&text) {
-                Ok((message, end)) if end == text.len() => self.message(&message, flags),
+                Ok((message, end)) if end == text.len() => {
+                    self.message(&message, flags, message.len());
+                }
                 outcome => self.invalid_line(outcome.map(|(_, end)| end), line, raw),
             },
             _ => match json::check(&text) {
@@ -108,27 +111,34 @@ impl Job<'_> {
     pub(super) fn text(&mut self, bytes: &[u8], may_hold_json: bool) -> Result<()> {
         let arrival_ns = self.defaults.arrival_ns;
         for piece in Lines::new(bytes, &self.options.text, arrival_ns) {
-            let (text, flags) = utf8(piece);
+            self.check_room()?;
             if may_hold_json
-                && text.starts_with('{')
-                && text.len() <= self.options.record_bytes_max
-                && self.object(&text, flags)?.is_ok()
+                && piece.first() == Some(&b'{')
+                && piece.len() <= self.options.record_bytes_max
             {
-                continue;
+                let (text, flags) = utf8(piece);
+                if self.object(&text, flags)?.is_ok() {
+                    continue;
+                }
             }
-            self.message(&text, flags);
+            // Of a line far too long only what will be kept is looked at, and a character more.
+            let near = piece
+                .get(..self.options.line_bytes_max + 4)
+                .unwrap_or(piece);
+            let (text, flags) = utf8(near);
+            self.message(&text, flags, piece.len());
         }
         Ok(())
     }
 
-    /// A record of this text.
-    pub(super) fn message(&mut self, text: &str, flags: Flags) {
+    /// A record of this text, which is all or the beginning of `original_bytes`.
+    pub(super) fn message(&mut self, text: &str, flags: Flags, original_bytes: usize) {
         let bytes_max = self.options.line_bytes_max;
         let end = text.floor_char_boundary(bytes_max);
         let kept = text.get(..end).unwrap_or(text);
-        let is_cut = kept.len() < text.len();
+        let is_cut = bytes_max < original_bytes;
         let found = text::read(kept, self.defaults.arrival_ns);
-        let original = i64::try_from(text.len()).unwrap_or(i64::MAX);
+        let original = i64::try_from(original_bytes).unwrap_or(i64::MAX);
         let cut = is_cut.then_some(("_original_bytes", ValueRef::Int(original)));
         let fields = std::iter::once(("message", ValueRef::Str(kept)))
             .chain(found.level.map(|level| ("level", ValueRef::Str(level))))

@@ -92,6 +92,7 @@ fn every_shape_of_json_is_read() {
         r#"[{"a":1},1,null,[2]]"#,
         r#"1/3 {"a":1} !1 !null ![2]"#,
     );
+    check_as(Hint::Json, "[1, 2]", "0/2 !1 !2");
     for hint in [Hint::Json, Hint::Unknown] {
         check_as(
             hint,
@@ -288,6 +289,72 @@ fn names_without_end_are_refused_before_they_fill_the_memory() {
         (error.kind, error.code),
         (ErrorKind::TooLarge, "too_many_field_names")
     );
+}
+
+#[test]
+fn what_would_grow_beyond_all_bounds_is_refused() {
+    let options = DecodeOptions {
+        batch_bytes_max: 1 << 20,
+        ..DecodeOptions::default()
+    };
+    for body in [
+        "a\n".repeat(100_000),
+        "{}\n".repeat(100_000),
+        "{}\n1\n".repeat(50_000),
+        format!("[{}{{}}]", "1,".repeat(50_000)),
+        format!("[{}{{}}]", "{},".repeat(50_000)),
+    ] {
+        let error = BodyDecoder::new(options.clone())
+            .decode(&Body {
+                bytes: body.as_bytes(),
+                hint: if body.starts_with('[') {
+                    Hint::Json
+                } else {
+                    Hint::Unknown
+                },
+                defaults: RecordDefaults {
+                    arrival_ns: ARRIVAL_NS,
+                    source: None,
+                    level: None,
+                },
+            })
+            .unwrap_err();
+        assert_eq!(error.kind, ErrorKind::TooLarge, "{error}");
+    }
+}
+
+#[test]
+fn what_does_not_end_is_refused_however_long_it_is() {
+    for (body, what) in [
+        (
+            format!("{{\"a\":\"{}", "x".repeat(5 << 20)),
+            "an object does not end",
+        ),
+        (
+            format!("[{{\"a\":\"{}", "x".repeat(5 << 20)),
+            "a string has no closing quote",
+        ),
+        (format!("[{{\"a\":1}}{}", ",".repeat(5 << 20)), "expected"),
+        ("{\"a\":".repeat(1 << 20), "an object does not end"),
+    ] {
+        let error = decode(body.as_bytes(), Hint::Unknown).unwrap_err();
+        assert_eq!(error.code, "invalid_json");
+        assert!(error.message.contains(what), "{what}: {error}");
+    }
+    let broken = [b"{\"a\":\"".to_vec(), vec![0xff; 5 << 20]].concat();
+    assert_eq!(
+        decode(&broken, Hint::Unknown).unwrap_err().code,
+        "invalid_json"
+    );
+    let decoded = decode(&vec![0xff; 5 << 20], Hint::Unknown).unwrap();
+    let Some(EntryRef::Record(record)) = decoded.batch.entries().next() else {
+        panic!()
+    };
+    assert_eq!(
+        record.field("_original_bytes"),
+        Some(crate::record::ValueRef::Int(5 << 20))
+    );
+    assert!(decoded.batch.as_bytes().len() < 1 << 20);
 }
 
 #[test]
