@@ -14,6 +14,7 @@ pub struct Activity {
     cut: CancellationToken,
     is_http2: AtomicBool,
     in_flight: AtomicU32,
+    n_requests: AtomicU32,
     /// Since when there is no request in flight.
     idle_since: AtomicU64,
     /// Since when a request's head has been coming in.
@@ -50,6 +51,7 @@ impl Activity {
             cut: CancellationToken::new(),
             is_http2: AtomicBool::new(false),
             in_flight: AtomicU32::new(0),
+            n_requests: AtomicU32::new(0),
             idle_since: AtomicU64::new(1),
             // The first byte is due from the start.
             head_since: AtomicU64::new(1),
@@ -63,6 +65,7 @@ impl Activity {
 
     pub fn begin_request(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Relaxed);
+        self.n_requests.fetch_add(1, Relaxed);
         self.head_since.store(0, Relaxed);
         InFlight(self.clone())
     }
@@ -79,6 +82,18 @@ impl Activity {
     pub fn note_http2(&self) {
         self.is_http2.store(true, Relaxed);
         self.head_since.store(0, Relaxed);
+    }
+
+    pub fn is_http2(&self) -> bool {
+        self.is_http2.load(Relaxed)
+    }
+
+    /// How many there have been, and whether one is in flight.
+    pub fn requests(&self) -> (u32, bool) {
+        (
+            self.n_requests.load(Relaxed),
+            0 < self.in_flight.load(Relaxed),
+        )
     }
 
     pub fn note_write(&self, is_blocked: bool) {

@@ -9,6 +9,7 @@ mod activity;
 mod body;
 pub mod edge;
 mod compress;
+mod leniency;
 mod registry;
 mod socket;
 

@@ -30,6 +30,10 @@ async fn start(options: ServerOptions) -> Running {
     let router = Router::new()
         .route("/fast", get(async || "fast answer"))
         .route("/slow", slow)
+        .route(
+            "/query",
+            get(async |uri: axum::http::Uri| uri.query().unwrap_or_default().to_owned()),
+        )
         .route("/endless", endless)
         .route(
             "/echo",
@@ -198,6 +202,37 @@ async fn idle_clients_do_not_lock_out_good_ones_and_busy_ones_get_a_503() {
             .await
             .ends_with("fast answer")
     );
+}
+
+#[tokio::test]
+async fn urls_as_people_type_them_are_served_and_refusals_are_explained() {
+    let server = start(ServerOptions::default()).await;
+    let mut socket = TcpStream::connect(server.address).await.unwrap();
+    for _ in 0..3 {
+        let request = b"GET /query?q=status:>=500+\"a\" HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        socket.write_all(request).await.unwrap();
+        let mut answer = [0; 1024];
+        let n = socket.read(&mut answer).await.unwrap();
+        assert!(String::from_utf8_lossy(&answer[..n]).ends_with("q=status:%3E=500+%22a%22"));
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    for (request, code) in [
+        ("nonsense\r\n\r\n".to_owned(), "malformed_request"),
+        (
+            format!("GET / HTTP/1.1\r\nx: {}\r\n\r\n", "x".repeat(100_000)),
+            "headers_too_large",
+        ),
+        (
+            format!("GET / HTTP/1.1\r\n{}\r\n", "x: y\r\n".repeat(200)),
+            "headers_too_large",
+        ),
+    ] {
+        let answer = exchange(server.address, &request).await;
+        let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default();
+        let body: serde_json::Value =
+            serde_json::from_str(body).unwrap_or_else(|e| panic!("{e}: {answer}"));
+        assert_eq!(body["error"]["code"], code);
+    }
 }
 
 #[tokio::test]
