@@ -107,6 +107,7 @@ pub struct FieldsRequest {
 pub struct FieldSummary {
     /// The address.
     pub name: String,
+    /// Those of the values other than null; a field that is null everywhere is not listed.
     pub types: Vec<ValueType>,
     /// Records that have it with a value other than null.
     pub count: u64,
@@ -135,7 +136,7 @@ pub enum GroupBy {
 }
 
 /// The field is found as for [`GroupBy::Field`]. `Sum` to `Percentile` are about its numbers, and texts that are numbers
-/// (`query::number::is_number`); other values are left out.
+/// (`query::number::is_number`); other values, and numbers beyond a double's range, are left out.
 #[derive(Clone, Debug, PartialEq)]
 pub enum AggregateKind {
     /// Records.
@@ -167,6 +168,7 @@ pub struct Aggregate {
 #[derive(Clone, Debug, PartialEq)]
 pub struct StatsRequest {
     pub selection: Selection,
+    /// Empty: one group of everything, also where nothing matches.
     pub by: Vec<GroupBy>,
     pub aggregates: Vec<Aggregate>,
     /// (index into `by` then `aggregates`, descending), in order of weight. Null comes last in both directions; what is equal
@@ -179,7 +181,7 @@ pub struct StatsRequest {
 pub struct Group {
     /// One for each `StatsRequest::by`; times are `Int` nanoseconds.
     pub by: Vec<Value>,
-    /// One for each aggregate; `Null` where there was nothing to aggregate.
+    /// One for each aggregate; `Null` where there was nothing to aggregate, or where the result is beyond a double's range.
     pub values: Vec<Value>,
 }
 

@@ -6,11 +6,15 @@
 //! - No entry is refused for its shape, its types or its age. Dead-letter entries go to the dead letters.
 //! - Every answer equals what `query::evaluate` says record by record, on one consistent snapshot.
 //! - Every call ends soon after its `Cancel` says so.
-//! - `version` changes whenever an answer about that time range could change; it may change more often.
+//! - `version` changes whenever an answer about that time range could change; it may change more often. It changes after the change can be
+//!   seen by a search, and before the call that made it returns.
 
+#[cfg(test)]
+pub mod contract;
 pub mod embedded;
 #[cfg(test)]
 pub(crate) mod fake;
+pub mod memory;
 #[cfg(test)]
 pub mod testing;
 
