@@ -8,27 +8,10 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 
 use crate::common::http::{JSON, bytes_response};
+use crate::search::Outcome;
 
 pub const X_CACHE: HeaderName = HeaderName::from_static("x-cache");
 const X_TOOK_MS: HeaderName = HeaderName::from_static("x-took-ms");
-
-/// How an answer came about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    Hit,
-    Miss,
-    Bypass,
-}
-
-impl Outcome {
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Hit => "hit",
-            Self::Miss => "miss",
-            Self::Bypass => "bypass",
-        }
-    }
-}
 
 /// `Cache-Control: no-cache` (or `no-store`) asks for a fresh answer.
 pub fn wants_fresh(headers: &HeaderMap) -> bool {

@@ -7,11 +7,12 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 
-use crate::api::answer::{Outcome, timed_object};
+use crate::api::answer::timed_object;
 use crate::api::{ApiState, encode};
 use crate::common::error::{Error, ErrorKind, Result};
 use crate::common::http::{Params, invalid_value, json_response, quoted};
 use crate::record::Position;
+use crate::search::Outcome;
 use crate::store::DeadLetterRequest;
 
 pub const PARAMETERS: [&str; 3] = ["q", "limit", "cursor"];

@@ -8,8 +8,8 @@ use axum::response::Response;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
+use crate::api::ApiState;
 use crate::api::encode::Fields;
-use crate::api::{ApiState, ask};
 use crate::common::error::{Error, Result};
 use crate::common::http::{NDJSON, bytes_response};
 use crate::query::{SearchAnswer, SearchRequest};
@@ -54,7 +54,7 @@ pub async fn stream(
 ) -> Result<Response> {
     let mut left = limit;
     request.limit = page_size(left);
-    let first = ask::search_records(&state, request.clone()).await?;
+    let first = state.searcher.records(request.clone()).await?;
     let mut writer = Writer::new(format, fields);
     let (pages, receiver) = mpsc::channel::<Result<Bytes>>(PAGES_AHEAD);
     tokio::spawn(async move {
@@ -85,7 +85,7 @@ pub async fn stream(
             }
             request.after = last_key;
             request.limit = page_size(left);
-            page = ask::search_records(&state, request.clone()).await;
+            page = state.searcher.records(request.clone()).await;
         }
     });
     let body = futures::stream::unfold(receiver, |mut receiver| async move {

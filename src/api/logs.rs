@@ -8,14 +8,15 @@ use axum::http::header::{ACCEPT, CONTENT_DISPOSITION};
 use axum::http::{HeaderMap, HeaderValue, Uri};
 use axum::response::Response;
 
-use crate::api::answer::{Outcome, framed, timed_object, wants_fresh};
+use crate::api::answer::{framed, timed_object, wants_fresh};
 use crate::api::encode::Fields;
 use crate::api::export::{self, Format};
-use crate::api::{ApiState, ask, encode, selection};
+use crate::api::{ApiState, encode, selection};
 use crate::common::error::{Error, Result};
 use crate::common::http::{NDJSON, Params, invalid_value};
 use crate::query::{Order, SearchRequest};
 use crate::record::{Aliases, RecordKey};
+use crate::search::Outcome;
 
 pub const PARAMETERS: [&str; 6] = ["limit", "order", "cursor", "total", "fields", "format"];
 /// Fields in one request.
@@ -52,8 +53,9 @@ pub async fn logs(
     };
     let Some(format) = format else {
         request.limit = page_limit(&state, paging.limit)?;
-        let (object, outcome) =
-            ask::search(&state, request, wants_fresh(&headers), move |answer| {
+        let (object, outcome) = state
+            .searcher
+            .search(request, wants_fresh(&headers), move |answer| {
                 Ok(encode::search(answer, &paging.fields))
             })
             .await?;

@@ -2,7 +2,6 @@
 //! in `intake`.
 
 pub mod answer;
-mod ask;
 mod dead_letters;
 pub mod encode;
 mod export;
@@ -12,7 +11,9 @@ pub mod openapi;
 mod record;
 mod selection;
 mod status;
+pub mod sse;
 mod summary;
+mod tail;
 
 use std::sync::Arc;
 
@@ -20,10 +21,10 @@ use axum::Router;
 use axum::routing::{delete, get};
 use tokio_util::sync::CancellationToken;
 
-use crate::cache::Cache;
 use crate::common::metrics::Metrics;
 use crate::queue::Queue;
 use crate::record::aliases::Aliases;
+use crate::search::Searcher;
 use crate::store::Store;
 
 pub use crate::api::status::Identity;
@@ -34,8 +35,6 @@ pub struct ApiOptions {
     pub aliases: Aliases,
     /// Records of one JSON page.
     pub page_limit_max: u64,
-    /// A question may take so long.
-    pub timeout_ms: u64,
 }
 
 impl Default for ApiOptions {
@@ -43,7 +42,6 @@ impl Default for ApiOptions {
         Self {
             aliases: Aliases::default(),
             page_limit_max: 10_000,
-            timeout_ms: 30_000,
         }
     }
 }
@@ -52,8 +50,7 @@ impl Default for ApiOptions {
 pub struct ApiState {
     pub queue: Arc<dyn Queue>,
     pub store: Arc<dyn Store>,
-    /// For its figures.
-    pub cache: Option<Arc<dyn Cache>>,
+    pub searcher: Arc<Searcher>,
     pub metrics: Arc<Metrics>,
     /// Cancelled when the process begins to stop.
     pub leaving: CancellationToken,
@@ -92,7 +89,7 @@ pub const ROUTES: [Route; 14] = [
     route(
         "/logs/tail",
         "get",
-        &[&selection::PARAMETERS, &["backfill"]],
+        &[&selection::PARAMETERS, &tail::PARAMETERS],
     ),
     route("/logs/{id}", "get", &[]),
     route("/logs/{id}/context", "get", &[&record::CONTEXT_PARAMETERS]),
@@ -123,6 +120,7 @@ pub fn router(state: Arc<ApiState>) -> Router {
         .route("/logs/histogram", get(summary::histogram))
         .route("/logs/fields", get(summary::fields))
         .route("/logs/stats", get(summary::stats))
+        .route("/logs/tail", get(tail::tail))
         .route("/logs/{id}", get(record::record))
         .route("/logs/{id}/context", get(record::context))
         .route("/dead-letters", get(dead_letters::list))

@@ -7,12 +7,13 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 
-use crate::api::answer::{Outcome, framed, timed_object};
-use crate::api::{ApiState, ask, encode, selection};
+use crate::api::answer::{framed, timed_object};
+use crate::api::{ApiState, encode, selection};
 use crate::common::error::{Error, ErrorKind, Result};
 use crate::common::http::{JSON, Params, bytes_response, invalid_value, quoted};
 use crate::query::{Expr, Order, SearchAnswer, SearchRequest, Selection, TimeRange};
 use crate::record::{Record, RecordKey, SOURCE, Value};
+use crate::search::Outcome;
 use crate::wire::json_text::push_value;
 use crate::wire::native::encode::push_record;
 
@@ -67,7 +68,7 @@ pub async fn context(
 
 async fn find(state: &Arc<ApiState>, id: &str) -> Result<Record> {
     let found = match RecordKey::from_id(id) {
-        Some(key) => ask::record(state, key).await?,
+        Some(key) => state.searcher.get(key).await?,
         None => None,
     };
     found.ok_or_else(|| {
@@ -113,5 +114,5 @@ async fn neighbours(
         wants_total: false,
         fields: None,
     };
-    ask::search_records(state, request).await
+    state.searcher.records(request).await
 }

@@ -96,11 +96,7 @@ pub async fn status(State(state): State<Arc<ApiState>>, uri: Uri) -> Result<Resp
     Params::parse(&uri, &[])?;
     let usage = state.store.usage().await?;
     let backlog = state.queue.backlog();
-    let cache = state
-        .cache
-        .as_ref()
-        .map(|cache| cache.stats())
-        .unwrap_or_default();
+    let cache = state.searcher.cache_stats();
     let mut degraded = usage.degraded.clone();
     degraded.extend((state.degraded)());
     degraded.extend(
@@ -191,11 +187,9 @@ fn set_gauges(state: &ApiState, usage: &Usage, backlog: &Backlog) {
     m.store
         .degraded_reasons
         .set(gauge(usage.degraded.len() as u64));
-    if let Some(cache) = &state.cache {
-        let stats = cache.stats();
-        m.cache.entries.set(gauge(stats.entries));
-        m.cache.size_bytes.set(gauge(stats.size_bytes));
-    }
+    let cache = state.searcher.cache_stats();
+    m.cache.entries.set(gauge(cache.entries));
+    m.cache.size_bytes.set(gauge(cache.size_bytes));
     m.process
         .resident_bytes
         .set(gauge(resident_bytes().unwrap_or(0)));

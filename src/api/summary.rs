@@ -8,7 +8,7 @@ use axum::http::{HeaderMap, Uri};
 use axum::response::Response;
 
 use crate::api::answer::{timed_object, wants_fresh};
-use crate::api::{ApiState, ask, encode, interval, selection};
+use crate::api::{ApiState, encode, interval, selection};
 use crate::common::error::Result;
 use crate::common::http::Params;
 use crate::query::stats::StatsQuestion;
@@ -51,7 +51,10 @@ pub async fn histogram(
     };
     let is_split = request.by.is_some();
     let encode = move |answer: &_| encode::histogram(answer, &range, interval_ns, is_split);
-    let (object, outcome) = ask::histogram(&state, request, wants_fresh(&headers), encode).await?;
+    let (object, outcome) = state
+        .searcher
+        .histogram(request, wants_fresh(&headers), encode)
+        .await?;
     Ok(timed_object(&object, outcome, started))
 }
 
@@ -89,10 +92,12 @@ pub async fn fields(
         top: usize::try_from(top).unwrap_or(usize::MAX),
         fields: (!names.is_empty()).then_some(names),
     };
-    let (object, outcome) = ask::fields(&state, request, wants_fresh(&headers), |answer| {
-        Ok(encode::fields(answer))
-    })
-    .await?;
+    let (object, outcome) = state
+        .searcher
+        .fields(request, wants_fresh(&headers), |answer| {
+            Ok(encode::fields(answer))
+        })
+        .await?;
     Ok(timed_object(&object, outcome, started))
 }
 
@@ -127,7 +132,10 @@ pub async fn stats(
         sort,
         limit: usize::try_from(limit).unwrap_or(usize::MAX),
     };
-    let encode = move |answer: &_| Ok(encode::stats(answer, &by_labels, &by, &aggregates));
-    let (object, outcome) = ask::stats(&state, request, wants_fresh(&headers), encode).await?;
+    let encode = |answer: &_| Ok(encode::stats(answer, &by_labels, &by, &aggregates));
+    let (object, outcome) = state
+        .searcher
+        .stats(request, &by_labels, wants_fresh(&headers), encode)
+        .await?;
     Ok(timed_object(&object, outcome, started))
 }

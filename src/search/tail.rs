@@ -1,0 +1,248 @@
+//! The live tail: records in the order of their positions, without gap or double, first from the store, then as the queue has them.
+//!
+//! The seam is a position. Everything before it comes from the store, which is waited for; everything from it on comes from the queue's
+//! subscription, which was taken out before the seam was read. A follower that lags behind the subscription goes back to the store and gets a new seam.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::broadcast::error::RecvError;
+use tokio::sync::{broadcast, mpsc};
+
+use crate::common::error::{Error, Result};
+use crate::query::{CompiledSelection, Order, SearchRequest, Selection};
+use crate::record::{Checkpoint, EntryRef, Position, QueuedBatch, Record, RecordKey, RecordRef};
+use crate::search::Searcher;
+
+/// Positions asked of the store at once.
+const WINDOW_SEQS: u64 = 10_000;
+/// Portions of records on their way to the client; a slower client makes the tail wait, then lag, then read from the store.
+const PORTIONS_AHEAD: usize = 16;
+/// A tail resumes at most so many positions back.
+const RESUME_SEQS_MAX: u64 = 5_000_000;
+/// Records of a first backfill.
+pub const BACKFILL_MAX: usize = 10_000;
+/// The indexer gets so long to reach the seam.
+const INDEXER_WAIT: Duration = Duration::from_secs(30);
+
+#[derive(Clone, Debug)]
+pub struct TailRequest {
+    /// `positions` is not used.
+    pub selection: Selection,
+    /// The newest matching records to begin with; not used when resuming.
+    pub backfill: usize,
+    /// Go on after this position.
+    pub resume_after: Option<Position>,
+}
+
+/// Portions of records, each sorted by position; ends after an error. Dropping it ends the tail.
+pub type Tail = mpsc::Receiver<Result<Vec<Record>>>;
+
+impl Searcher {
+    /// Begins a tail. Errors of the request come at once, later ones through the channel.
+    pub async fn tail(self: &Arc<Self>, request: TailRequest) -> Result<Tail> {
+        if BACKFILL_MAX < request.backfill {
+            return Err(Error::invalid(
+                "invalid_parameter",
+                format!("`backfill` is {}; at most {BACKFILL_MAX}", request.backfill),
+            )
+            .with_parameter("backfill"));
+        }
+        let compiled = CompiledSelection::new(&request.selection)?;
+        // First the subscription, then the seam: what arrives between the two is in both, and is taken from the store.
+        let batches = self.queue.subscribe();
+        let seam = self.queue.backlog().end;
+        if let Some(after) = request.resume_after {
+            let newest = seam.next_seq(after.partition);
+            if after.seq.saturating_add(RESUME_SEQS_MAX) < newest {
+                return Err(Error::invalid(
+                    "too_far_behind",
+                    format!(
+                        "`Last-Event-ID` {} is more than {RESUME_SEQS_MAX} records back; begin anew, and read the past with GET /logs",
+                        after.to_text()
+                    ),
+                ));
+            }
+        }
+        let (sender, receiver) = mpsc::channel(PORTIONS_AHEAD);
+        let follower = Follower {
+            searcher: Arc::clone(self),
+            selection: request.selection,
+            compiled,
+            next: Checkpoint::default(),
+            sender,
+        };
+        tokio::spawn(follower.run(batches, seam, request.backfill, request.resume_after));
+        Ok(receiver)
+    }
+}
+
+struct Follower {
+    searcher: Arc<Searcher>,
+    selection: Selection,
+    compiled: CompiledSelection,
+    /// What was sent or skipped, for each partition.
+    next: Checkpoint,
+    sender: mpsc::Sender<Result<Vec<Record>>>,
+}
+
+/// The client left, or was told of an error.
+struct Gone;
+
+impl Follower {
+    async fn run(
+        mut self,
+        mut batches: broadcast::Receiver<QueuedBatch>,
+        seam: Checkpoint,
+        backfill: usize,
+        resume_after: Option<Position>,
+    ) {
+        let begun = match resume_after {
+            Some(after) => {
+                // Partitions other than the one resumed begin now.
+                self.next = seam.clone();
+                self.next
+                    .0
+                    .insert(after.partition, after.seq.saturating_add(1));
+                self.catch_up(&seam).await
+            }
+            None => self.begin(seam, backfill).await,
+        };
+        if begun.is_err() {
+            return;
+        }
+        loop {
+            let received = tokio::select! {
+                received = batches.recv() => received,
+                () = self.sender.closed() => return,
+            };
+            let went_on = match received {
+                Ok(batch) => self.live(&batch).await,
+                Err(RecvError::Lagged(_)) => {
+                    batches = batches.resubscribe();
+                    let seam = self.searcher.queue.backlog().end;
+                    self.catch_up(&seam).await
+                }
+                Err(RecvError::Closed) => return,
+            };
+            if went_on.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The newest `backfill` records before the seam.
+    async fn begin(&mut self, seam: Checkpoint, backfill: usize) -> Result<(), Gone> {
+        self.next = seam.clone();
+        if backfill == 0 {
+            return Ok(());
+        }
+        self.wait_indexed(&seam).await?;
+        let request = SearchRequest {
+            selection: self.selection.clone(),
+            order: Order::Descending,
+            limit: backfill,
+            after: None,
+            wants_total: false,
+            fields: None,
+        };
+        let answer = self.searcher.records(request).await;
+        let mut records = self.or_tell(answer).await?.records;
+        records.retain(|record| seam.covers(record.key.position));
+        self.send(records).await
+    }
+
+    /// Everything from `next` to the seam, from the store.
+    async fn catch_up(&mut self, seam: &Checkpoint) -> Result<(), Gone> {
+        self.wait_indexed(seam).await?;
+        for (&partition, &end) in &seam.0 {
+            let mut from = self.next.next_seq(partition);
+            while from < end {
+                let to = end.min(from.saturating_add(WINDOW_SEQS));
+                let mut selection = self.selection.clone();
+                let at = |seq| Position { partition, seq };
+                selection.positions = Some((at(from), at(to)));
+                let request = SearchRequest {
+                    selection,
+                    order: Order::Ascending,
+                    limit: usize::try_from(to - from).unwrap_or(usize::MAX),
+                    after: None,
+                    wants_total: false,
+                    fields: None,
+                };
+                let answer = self.searcher.records(request).await;
+                let records = self.or_tell(answer).await?.records;
+                self.send(records).await?;
+                from = to;
+            }
+            self.next.advance(partition, end);
+        }
+        Ok(())
+    }
+
+    async fn live(&mut self, queued: &QueuedBatch) -> Result<(), Gone> {
+        let partition = queued.first.partition;
+        let next = self.next.next_seq(partition);
+        let mut records = Vec::new();
+        for (seq, entry) in (queued.first.seq..).zip(queued.batch.entries()) {
+            let position = Position { partition, seq };
+            if let EntryRef::Record(record) = entry
+                && next <= seq
+                && self.compiled.matches(position, &record)
+            {
+                records.push(owned(&record, position));
+            }
+        }
+        self.next.advance(partition, queued.next_seq());
+        self.send(records).await
+    }
+
+    async fn wait_indexed(&self, seam: &Checkpoint) -> Result<(), Gone> {
+        let mut searchable = self.searcher.store.searchable();
+        let reached = tokio::select! {
+            reached = tokio::time::timeout(INDEXER_WAIT, searchable.wait_for(|at| at.includes(seam))) => matches!(reached, Ok(Ok(_))),
+            () = self.sender.closed() => return Err(Gone),
+        };
+        if reached {
+            return Ok(());
+        }
+        let error = Error::unavailable(
+            "indexer_behind",
+            "the indexer is too far behind for a tail; connect again with the last id",
+        );
+        self.or_tell(Err(error)).await
+    }
+
+    async fn send(&self, mut records: Vec<Record>) -> Result<(), Gone> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        records.sort_unstable_by_key(|record| record.key.position);
+        self.sender.send(Ok(records)).await.map_err(|_| Gone)
+    }
+
+    async fn or_tell<A>(&self, answer: Result<A>) -> Result<A, Gone> {
+        match answer {
+            Ok(answer) => Ok(answer),
+            Err(error) => {
+                let _ = self.sender.send(Err(error)).await;
+                Err(Gone)
+            }
+        }
+    }
+}
+
+fn owned(record: &RecordRef<'_>, position: Position) -> Record {
+    Record {
+        key: RecordKey {
+            timestamp_ns: record.timestamp_ns,
+            position,
+        },
+        timestamp_digits: record.timestamp_digits,
+        flags: record.flags,
+        fields: record
+            .fields()
+            .map(|field| (Arc::from(field.key), field.value.to_value()))
+            .collect(),
+    }
+}
