@@ -76,7 +76,7 @@ pub(super) async fn read(state: &IntakeState, headers: &HeaderMap, body: Body) -
     let announced = announced_len(headers, &state.options)?;
     let reserved = needed(announced.unwrap_or(0), encoding);
     let mut reservation = state.memory.reserve(reserved).await?;
-    let mut bytes = Vec::with_capacity(announced.unwrap_or(0).min(STEP_BYTES));
+    let mut bytes = Vec::with_capacity(announced.unwrap_or(0));
     let outcome = read_frames(state, body, encoding, &mut bytes, &mut reservation).await;
     if let Err(error) = outcome {
         state

@@ -172,6 +172,11 @@ impl Flags {
         Self(self.0 | other.0)
     }
 
+    #[must_use]
+    pub fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }

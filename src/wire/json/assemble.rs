@@ -1,11 +1,11 @@
 //! One record in the making: which field is the time, the level, the source and the message is known only when all fields were seen.
 //!
-//! Fields that mean nothing special go straight to the batch; candidates for a standard field wait until the end.
+//! Fields that mean nothing special go straight to the batch; of those that could be a standard field the best so far waits until the end.
 
 use crate::record::aliases::StandardField;
 use crate::record::timestamp::{self, Time, TimeError};
 use crate::record::value::Flags;
-use crate::record::{BatchBuilder, LEVEL, SOURCE, ValueRef};
+use crate::record::{BatchBuilder, ValueRef};
 use crate::wire::json::JsonOptions;
 use crate::wire::json::keys::{KeyTree, NodeId, ROOT, Role};
 
@@ -17,16 +17,12 @@ pub struct RecordDefaults<'a> {
     pub level: Option<&'a str>,
 }
 
-/// Candidates held without an allocation.
-const SLOTS: usize = 8;
-
+/// The value that stands for a standard field so far, under the key it came with.
 #[derive(Clone, Copy)]
-struct Candidate<'v> {
+struct Best<'v> {
+    rank: u16,
     node: NodeId,
-    role: Role,
     value: ValueRef<'v>,
-    /// The number as it was written, for times; empty for texts.
-    number: &'v str,
 }
 
 pub(super) struct Assembler<'a, 'v> {
@@ -35,12 +31,13 @@ pub(super) struct Assembler<'a, 'v> {
     defaults: &'a RecordDefaults<'a>,
     options: &'a JsonOptions,
     flags: Flags,
-    /// The record's time where the caller knows it.
-    pub time: Option<Time>,
     n_fields: u32,
-    slots: [Option<Candidate<'v>>; SLOTS],
-    n_slots: usize,
-    more: Vec<Candidate<'v>>,
+    /// The record's time, and what it was read from unless the caller knew it.
+    time: Option<Time>,
+    time_from: Option<Best<'v>>,
+    level: Option<Best<'v>>,
+    source: Option<Best<'v>>,
+    message: Option<Best<'v>>,
     /// One bit for each standard field that a value which is no scalar holds under the standard name itself.
     taken: u8,
 }
@@ -61,13 +58,19 @@ impl<'a, 'v> Assembler<'a, 'v> {
             defaults,
             options,
             flags,
-            time: None,
             n_fields: 0,
-            slots: [None; SLOTS],
-            n_slots: 0,
-            more: Vec::new(),
+            time: None,
+            time_from: None,
+            level: None,
+            source: None,
+            message: None,
             taken: 0,
         }
+    }
+
+    /// The record's time, known before its fields: none of them is read as one then.
+    pub fn set_time(&mut self, time: Time) {
+        self.time = Some(time);
     }
 
     /// Marks the key; false if the record has it already.
@@ -85,12 +88,7 @@ impl<'a, 'v> Assembler<'a, 'v> {
     pub fn leaf(&mut self, node: NodeId, value: ValueRef<'v>, number: &'v str) {
         match self.keys.role(node) {
             None => self.put(node, value),
-            Some(role) => self.candidate(Candidate {
-                node,
-                role,
-                value,
-                number,
-            }),
+            Some(role) => self.candidate(node, role, value, number),
         }
     }
 
@@ -116,68 +114,73 @@ impl<'a, 'v> Assembler<'a, 'v> {
         self.n_fields += 1;
     }
 
-    fn candidate(&mut self, candidate: Candidate<'v>) {
-        // A null says nothing that a missing standard field would not say.
-        if candidate.value == ValueRef::Null && candidate.role.rank == 0 {
-            return;
+    fn candidate(&mut self, node: NodeId, role: Role, value: ValueRef<'v>, number: &'v str) {
+        match value {
+            // A null says nothing that a missing standard field would not say.
+            ValueRef::Null if role.rank == 0 => return,
+            ValueRef::Null => return self.put(node, value),
+            ValueRef::Json(text) => return self.json(node, text),
+            _ => {}
         }
-        if let ValueRef::Json(text) = candidate.value {
-            self.json(candidate.node, text);
-            return;
-        }
-        if candidate.value == ValueRef::Null {
-            self.put(candidate.node, ValueRef::Null);
-            return;
-        }
-        match self.slots.get_mut(self.n_slots) {
-            Some(slot) => {
-                *slot = Some(candidate);
-                self.n_slots += 1;
-            }
-            None => self.more.push(candidate),
-        }
-    }
-
-    /// Removes the candidate for `standard` that the lists prefer.
-    fn take_best(&mut self, standard: StandardField) -> Option<Candidate<'v>> {
-        let rank_of = |candidate: &Candidate<'_>| {
-            (candidate.role.standard == standard).then_some(candidate.role.rank)
+        let candidate = Best {
+            rank: role.rank,
+            node,
+            value,
         };
-        let in_slots = self
-            .slots
-            .iter()
-            .enumerate()
-            .filter_map(|(index, slot)| Some((rank_of(slot.as_ref()?)?, index)))
-            .min();
-        let in_more = self
-            .more
-            .iter()
-            .enumerate()
-            .filter_map(|(index, candidate)| Some((rank_of(candidate)?, index)))
-            .min();
-        match (in_slots, in_more) {
-            (Some((rank, index)), more) if more.is_none_or(|(other, _)| rank <= other) => {
-                self.slots.get_mut(index).and_then(Option::take)
-            }
-            (_, Some((_, index))) => Some(self.more.remove(index)),
-            (Some(_) | None, None) => None,
-        }
-    }
-
-    /// Ends the record and says whether its time was found in it.
-    pub fn finish(mut self) {
-        let (time_ns, digits) = self.timestamp();
-        self.standard(StandardField::Level, LEVEL, self.defaults.level);
-        self.standard(StandardField::Source, SOURCE, self.defaults.source);
-        self.standard(StandardField::Message, crate::record::MESSAGE, None);
-        for index in 0..self.n_slots {
-            if let Some(loser) = self.slots.get_mut(index).and_then(Option::take) {
-                self.put(loser.node, loser.value);
-            }
-        }
-        for loser in std::mem::take(&mut self.more) {
+        let slot = match role.standard {
+            StandardField::Timestamp => return self.time_candidate(candidate, number),
+            StandardField::Level => &mut self.level,
+            StandardField::Source => &mut self.source,
+            StandardField::Message => &mut self.message,
+        };
+        let loser = match slot {
+            Some(best) if best.rank <= candidate.rank => Some(candidate),
+            _ => slot.replace(candidate),
+        };
+        if let Some(loser) = loser {
             self.put(loser.node, loser.value);
         }
+    }
+
+    fn time_candidate(&mut self, candidate: Best<'v>, number: &'v str) {
+        let is_known = self.time.is_some() && self.time_from.is_none();
+        let is_beaten = self
+            .time_from
+            .is_some_and(|best| best.rank <= candidate.rank);
+        if is_known || is_beaten {
+            return self.put_time_text(candidate);
+        }
+        match read_time(candidate.value, number, self.defaults.arrival_ns) {
+            Ok(time) => {
+                self.time = Some(time);
+                if let Some(loser) = self.time_from.replace(candidate) {
+                    self.put_time_text(loser);
+                }
+            }
+            Err(error) => {
+                if error == TimeError::OutOfRange {
+                    self.flag(Flags::TIMESTAMP_OUT_OF_RANGE);
+                }
+                self.put_time_text(candidate);
+            }
+        }
+    }
+
+    /// A value that could be the record's time and is not.
+    fn put_time_text(&mut self, candidate: Best<'_>) {
+        let node = if candidate.rank == 0 {
+            self.name_of_unreadable_timestamp()
+        } else {
+            candidate.node
+        };
+        self.put(node, candidate.value);
+    }
+
+    pub fn finish(mut self) {
+        let (time_ns, digits) = self.timestamp();
+        self.standard(StandardField::Level, self.level, self.defaults.level);
+        self.standard(StandardField::Source, self.source, self.defaults.source);
+        self.standard(StandardField::Message, self.message, None);
         if self.options.fields_max < self.n_fields {
             self.flag(Flags::FIELDS_OVERFLOW);
         }
@@ -186,60 +189,18 @@ impl<'a, 'v> Assembler<'a, 'v> {
 
     fn timestamp(&mut self) -> (i64, u8) {
         let arrival_ns = self.defaults.arrival_ns;
-        if let Some(time) = self.time {
-            self.accept(time);
-            return (time.ns, time.digits);
-        }
-        let mut is_out_of_range = false;
-        while let Some(candidate) = self.take_best(StandardField::Timestamp) {
-            let time = match candidate.value {
-                ValueRef::Str(text) => timestamp::parse(text, arrival_ns),
-                ValueRef::Int(integer) if candidate.number.is_empty() => {
-                    timestamp::parse_unix(&integer.to_string())
-                        .unwrap_or(Err(TimeError::Unreadable))
-                }
-                ValueRef::Float(float) if candidate.number.is_empty() => {
-                    timestamp::parse_unix(&float.to_string()).unwrap_or(Err(TimeError::Unreadable))
-                }
-                ValueRef::Int(_) | ValueRef::Float(_) | ValueRef::Number(_) => {
-                    timestamp::parse_unix(candidate.number).unwrap_or(Err(TimeError::Unreadable))
-                }
-                ValueRef::Null | ValueRef::Bool(_) | ValueRef::Json(_) => {
-                    Err(TimeError::Unreadable)
-                }
-            };
-            match time {
-                Ok(time) => {
-                    self.accept(time);
-                    return (time.ns, time.digits);
-                }
-                Err(error) => {
-                    is_out_of_range |= error == TimeError::OutOfRange;
-                    let node = if candidate.role.rank == 0 {
-                        self.name_of_unreadable_timestamp()
-                    } else {
-                        candidate.node
-                    };
-                    self.put(node, candidate.value);
-                }
-            }
-        }
-        if is_out_of_range {
-            self.flag(Flags::TIMESTAMP_OUT_OF_RANGE);
-        }
-        self.flag(Flags::ARRIVAL_TIME);
-        (arrival_ns, 9)
-    }
-
-    fn accept(&mut self, time: Time) {
-        self.flag(time.flags);
-        let latest_ns = self
-            .defaults
-            .arrival_ns
-            .saturating_add(self.options.future_skew_ns);
-        if latest_ns < time.ns {
+        let Some(time) = self.time else {
+            self.flag(Flags::ARRIVAL_TIME);
+            return (arrival_ns, 9);
+        };
+        self.flags = self
+            .flags
+            .without(Flags::TIMESTAMP_OUT_OF_RANGE)
+            .with(time.flags);
+        if arrival_ns.saturating_add(self.options.future_skew_ns) < time.ns {
             self.flag(Flags::TIMESTAMP_IN_FUTURE);
         }
+        (time.ns, time.digits)
     }
 
     /// `timestamp` asks for the record's time, so a value of that name that is none goes by the first free of `_timestamp`, `__timestamp`, …
@@ -254,18 +215,33 @@ impl<'a, 'v> Assembler<'a, 'v> {
         }
     }
 
-    fn standard(&mut self, standard: StandardField, key: &'static str, default: Option<&str>) {
-        if self.taken & 1 << standard as u8 != 0 {
-            return;
+    fn standard(&mut self, standard: StandardField, best: Option<Best<'v>>, default: Option<&str>) {
+        let name = standard.name();
+        match (best, default) {
+            // The name itself is taken: an alias keeps its own.
+            (Some(best), _) if self.taken & 1 << standard as u8 != 0 => {
+                self.put(best.node, best.value);
+            }
+            (Some(best), _) => {
+                let node = self.keys.child(ROOT, name);
+                self.put(node, best.value);
+            }
+            (None, Some(text)) if self.taken & 1 << standard as u8 == 0 => {
+                let node = self.keys.child(ROOT, name);
+                self.put(node, ValueRef::Str(text));
+            }
+            (None, _) => {}
         }
-        let value = match self.take_best(standard) {
-            Some(candidate) => candidate.value,
-            None => match default {
-                Some(text) => ValueRef::Str(text),
-                None => return,
-            },
-        };
-        let node = self.keys.child(ROOT, key);
-        self.put(node, value);
+    }
+}
+
+fn read_time(value: ValueRef<'_>, number: &str, arrival_ns: i64) -> Result<Time, TimeError> {
+    let unix = |text: &str| timestamp::parse_unix(text).unwrap_or(Err(TimeError::Unreadable));
+    match value {
+        ValueRef::Str(text) => timestamp::parse(text, arrival_ns),
+        ValueRef::Int(integer) if number.is_empty() => unix(&integer.to_string()),
+        ValueRef::Float(float) if number.is_empty() => unix(&float.to_string()),
+        ValueRef::Int(_) | ValueRef::Float(_) | ValueRef::Number(_) => unix(number),
+        ValueRef::Null | ValueRef::Bool(_) | ValueRef::Json(_) => Err(TimeError::Unreadable),
     }
 }

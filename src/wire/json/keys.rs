@@ -110,7 +110,7 @@ impl KeyTree {
             .map_or(ROOT, |node| node.next);
         if let Some(node) = self.nodes.get(guess as usize)
             && node.parent == parent
-            && *node.segment == *segment
+            && is_same(node.segment.as_bytes(), segment.as_bytes())
         {
             self.last = guess;
             return guess;
@@ -202,5 +202,25 @@ impl KeyTree {
             node.batch = batch;
         }
         node.key_index
+    }
+}
+
+/// Equality without a call for the lengths that names have.
+#[inline]
+fn is_same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    // Two windows that overlap cover everything between.
+    if let (Some(a8), Some(b8)) = (a.first_chunk::<8>(), b.first_chunk::<8>()) {
+        return if a.len() <= 16 {
+            a8 == b8 && a.last_chunk::<8>() == b.last_chunk::<8>()
+        } else {
+            a == b
+        };
+    }
+    match (a.first_chunk::<4>(), b.first_chunk::<4>()) {
+        (Some(a4), Some(b4)) => a4 == b4 && a.last_chunk::<4>() == b.last_chunk::<4>(),
+        _ => a.iter().eq(b),
     }
 }

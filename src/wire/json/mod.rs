@@ -152,7 +152,9 @@ impl JsonDecoder {
     ) {
         let mut record =
             assemble::Assembler::begin(&mut self.keys, builder, defaults, &self.options, flags);
-        record.time = time;
+        if let Some(time) = time {
+            record.set_time(time);
+        }
         for (name, value) in fields {
             let node = record.keys.child(keys::ROOT, name);
             if record.is_new(node) {
