@@ -14,17 +14,10 @@ impl BitWriter {
         debug_assert!(width <= 56 && value >> width == 0);
         self.pending |= value << self.n_pending;
         self.n_pending += width;
-        if 8 <= self.n_pending {
-            let n_bytes = self.n_pending / 8;
-            let at = self.bytes.len();
+        if 64 <= self.n_pending {
             self.bytes.extend_from_slice(&self.pending.to_le_bytes());
-            self.bytes.truncate(at + n_bytes as usize);
-            self.pending = if n_bytes == 8 {
-                0
-            } else {
-                self.pending >> (8 * n_bytes)
-            };
-            self.n_pending -= 8 * n_bytes;
+            self.n_pending -= 64;
+            self.pending = value >> (width - self.n_pending);
         }
     }
 
@@ -56,13 +49,13 @@ impl BitWriter {
         self.n_pending = 0;
     }
 
-    /// All bytes, the last one padded with zero bits.
+    /// All bytes, the last one padded with zero bits. What is written next begins a new byte.
     pub fn bytes(&mut self) -> &[u8] {
-        if 0 < self.n_pending {
-            self.bytes.push(self.pending as u8);
-            self.pending = 0;
-            self.n_pending = 0;
-        }
+        let n_bytes = self.n_pending.div_ceil(8) as usize;
+        self.bytes
+            .extend(self.pending.to_le_bytes().into_iter().take(n_bytes));
+        self.pending = 0;
+        self.n_pending = 0;
         &self.bytes
     }
 }

@@ -2,21 +2,21 @@
 //!
 //! **Memory**: 16 bytes for each distinct (page, column, token), doubled at most by growing; the rows of tokens that have several
 //! in a page, at most `rows_memory_size_bytes_max` (past that, tokens lose their exact rows, not their pages); up to
-//! 12 MB for the page in work; while finishing, the row sets of frequent tokens (about twice what is kept of them).
+//! 12 MB for the page in work; while finishing, the row sets of frequent tokens twice.
 
 mod gathered;
+mod page;
 mod write;
 
-use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::BuildHasher;
 
 use crate::format::{PAGE_ROWS_MAX, PAGES_MAX};
 use crate::hash::Hasher;
-use crate::page_table::{PagePostings, PageTable};
+use crate::page_table::Postings;
 use crate::tokenize::{Scratch, each_token};
-
-pub use gathered::Gathered;
+use gathered::Gathered;
+use page::{PageBuilder, TextTokens};
 
 #[derive(Clone, Debug)]
 pub struct IndexOptions {
@@ -24,9 +24,9 @@ pub struct IndexOptions {
     /// more than 65,536 pages.
     pub page_rows: u32,
     /// A look-up of an absent or rare token finds one wrong token's pages (mostly one page) in 2^n look-ups per segment. Each bit
-    /// costs one bit per rare token and page. 0 to 16, default 4.
+    /// costs one bit per rare token and page. 0 to 16, default 3.
     pub fingerprint_bits: u32,
-    /// Bits per row that exact rows of frequent tokens may take, the tokens with the most rows first; the rest is found by page. Default 48.
+    /// Bits per row that exact rows of frequent tokens may take, those with the most rows per bit first; the rest is found by page. Default 48.
     pub row_set_bits_per_row: u32,
     /// Tokens in fewer than one in `row_set_page_share` pages get no exact rows: few pages are quickly verified. Default 16.
     pub row_set_page_share: u32,
@@ -41,7 +41,7 @@ impl Default for IndexOptions {
     fn default() -> Self {
         Self {
             page_rows: 1_024,
-            fingerprint_bits: 4,
+            fingerprint_bits: 3,
             row_set_bits_per_row: 48,
             row_set_page_share: 16,
             rows_memory_size_bytes_max: 64 << 20,
@@ -63,8 +63,7 @@ pub struct IndexBuilder {
     page_start: u32,
     page_end: u32,
     last_row: u32,
-    table: PageTable,
-    scratch: Scratch,
+    page: PageBuilder,
     gathered: Gathered,
 }
 
@@ -88,8 +87,7 @@ impl IndexBuilder {
             page_start: 0,
             page_end: 0,
             last_row: 0,
-            table: PageTable::default(),
-            scratch: Scratch::default(),
+            page: PageBuilder::default(),
             gathered: Gathered::new(page_rows, options.rows_memory_size_bytes_max),
             options,
         }
@@ -98,30 +96,26 @@ impl IndexBuilder {
     /// The tokens of one text. Rows at or past `n_rows` panic.
     pub fn add_text(&mut self, row: u32, column: u32, text: &str) {
         let row = self.enter(row, column);
-        let (table, gathered, hasher) = (&mut self.table, &mut self.gathered, self.hasher);
-        each_token(text, &mut self.scratch, |buffer, start, len| {
-            let hash = hasher.hash_padded(buffer, start, len);
-            add(table, gathered, hash, row);
-        });
+        self.page
+            .add_text(&mut self.gathered, self.hasher, row, text);
     }
 
     /// One whole value, looked up by the same text: case and all.
     pub fn add_value(&mut self, row: u32, column: u32, value: &str) {
         let row = self.enter(row, column);
         let hash = self.hasher.hash(value.as_bytes());
-        add(&mut self.table, &mut self.gathered, hash, row);
+        self.page.add_hash(&mut self.gathered, hash, row);
     }
 
     /// A column with few distinct values: row `i` holds `values[keys[i]]`. Each value is tokenised once.
     pub fn add_dictionary_text(&mut self, column: u32, values: &[&str], keys: &[Option<u32>]) {
+        let mut scratch = Scratch::default();
         let mut hashes = Vec::with_capacity(values.len());
         for value in values {
             let mut of_value = Vec::new();
-            each_token(value, &mut self.scratch, |buffer, start, len| {
+            each_token(value, &mut scratch, |buffer, start, len| {
                 of_value.push(self.hasher.hash_padded(buffer, start, len));
             });
-            of_value.sort_unstable();
-            of_value.dedup();
             hashes.push(of_value);
         }
         self.add_dictionary(column, &hashes, keys);
@@ -146,7 +140,7 @@ impl IndexBuilder {
     /// `size_bytes_max`. Pages are never left out, so the index can still be larger than that.
     #[must_use]
     pub fn finish_within(mut self, size_bytes_max: usize) -> Vec<u8> {
-        self.table.drain(&mut self.gathered);
+        self.page.end_page(&mut self.gathered, self.hasher);
         write::write(
             self.gathered,
             &write::Shape {
@@ -180,10 +174,10 @@ impl IndexBuilder {
             "row {row} of an index of {} rows",
             self.n_rows
         );
-        self.table.drain(&mut self.gathered);
+        self.page.end_page(&mut self.gathered, self.hasher);
         if self.column != Some(column) {
             self.column = Some(column);
-            self.table.reset_size();
+            self.page.start_column();
         }
         let page = row / self.page_rows;
         self.page_start = page * self.page_rows;
@@ -201,94 +195,56 @@ impl IndexBuilder {
             keys.len(),
             self.n_rows
         );
-        self.table.drain(&mut self.gathered);
+        self.page.end_page(&mut self.gathered, self.hasher);
         self.column = None;
         self.page_end = 0;
-        let classes = Classes::new(hashes);
-        let mut postings = PagePostings::default();
-        // By class: the part of a page it was last seen in, and its id there.
-        let mut seen = vec![(0_u32, 0_u16); classes.tokens.len()];
+        let mut tokens = TextTokens::default();
+        let mut postings = Postings::default();
+        // By value: the part of a page it was last seen in, and its id there.
+        let mut seen = vec![(0_u32, 0_u16); hashes.len()];
         let mut part = 0;
         for (page, keys) in (0..).zip(keys.chunks(self.page_rows as usize)) {
             part += 1;
             self.gathered.enter(column, page);
             for (row, key) in keys.iter().enumerate() {
-                let of_value = key.and_then(|key| classes.of_value.get(key as usize));
-                for class in of_value.into_iter().flatten() {
-                    let Some((seen_in, id)) = seen.get_mut(*class as usize) else {
-                        continue;
-                    };
-                    if *seen_in == part {
-                        postings.add(*id, row as u16);
-                        continue;
-                    }
-                    if postings.is_full() {
-                        classes.drain(&mut postings, &mut self.gathered);
-                        part += 1;
-                    }
-                    *seen_in = part;
-                    *id = postings.start(u64::from(*class), row as u16);
+                let Some((value, (seen_in, id))) =
+                    key.and_then(|key| Some((key, seen.get_mut(key as usize)?)))
+                else {
+                    continue;
+                };
+                if *seen_in == part {
+                    postings.add(*id, row as u16);
+                    continue;
                 }
-            }
-            if !postings.is_empty() {
-                classes.drain(&mut postings, &mut self.gathered);
-            }
-        }
-    }
-}
-
-#[inline]
-fn add(table: &mut PageTable, gathered: &mut Gathered, hash: u64, row: u16) {
-    if !table.add(hash, row) {
-        table.drain(gathered);
-        let is_added = table.add(hash, row);
-        debug_assert!(is_added, "an empty table takes a token");
-    }
-}
-
-/// Tokens of a dictionary that stand in exactly the same values: they share their rows.
-struct Classes {
-    /// Hashes by class.
-    tokens: Vec<Vec<u64>>,
-    of_value: Vec<Vec<u32>>,
-}
-
-impl Classes {
-    fn new(hashes: &[Vec<u64>]) -> Self {
-        let mut values_of: HashMap<u64, Vec<u32>> = HashMap::new();
-        for (value, hashes) in (0..).zip(hashes) {
-            for hash in hashes {
-                values_of.entry(*hash).or_default().push(value);
-            }
-        }
-        let mut class_of: HashMap<Vec<u32>, u32> = HashMap::new();
-        let mut tokens: Vec<Vec<u64>> = Vec::new();
-        let mut of_value = vec![Vec::new(); hashes.len()];
-        let mut sorted: Vec<(u64, Vec<u32>)> = values_of.into_iter().collect();
-        sorted.sort_unstable();
-        for (hash, values) in sorted {
-            let new = tokens.len() as u32;
-            let class = *class_of.entry(values.clone()).or_insert(new);
-            if class == new {
-                tokens.push(Vec::new());
-                for value in values {
-                    if let Some(of_value) = of_value.get_mut(value as usize) {
-                        of_value.push(class);
-                    }
+                if postings.is_full() {
+                    drain_values(&mut postings, hashes, &mut tokens, &mut self.gathered);
+                    part += 1;
                 }
+                *seen_in = part;
+                *id = postings.start(value.into(), row as u16);
             }
-            if let Some(tokens) = tokens.get_mut(class as usize) {
-                tokens.push(hash);
-            }
+            drain_values(&mut postings, hashes, &mut tokens, &mut self.gathered);
         }
-        Self { tokens, of_value }
     }
+}
 
-    fn drain(&self, postings: &mut PagePostings, gathered: &mut Gathered) {
-        postings.drain(gathered, |gathered, class, rows| {
-            for hash in self.tokens.get(class as usize).into_iter().flatten() {
-                gathered.push(*hash, rows);
-            }
-        });
+/// `postings`: rows by value, whose number stands in place of a hash.
+fn drain_values(
+    postings: &mut Postings,
+    hashes: &[Vec<u64>],
+    tokens: &mut TextTokens,
+    gathered: &mut Gathered,
+) {
+    if postings.is_empty() {
+        return;
     }
+    postings.group();
+    let mut open = tokens.begin(postings);
+    for (id, (value, _)) in (0..).zip(postings.keys()) {
+        for hash in hashes.get(value as usize).into_iter().flatten() {
+            open.add(gathered, *hash, id);
+        }
+    }
+    open.end(gathered);
+    postings.clear();
 }

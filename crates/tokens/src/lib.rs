@@ -24,7 +24,7 @@ mod tokenize;
 pub use builder::{IndexBuilder, IndexOptions};
 pub use error::IndexError;
 pub use read_at::ReadAt;
-pub use reader::{Candidates, IndexReader};
+pub use reader::{Candidates, IndexReader, IndexSizes};
 pub use tokenize::{Scratch, Tokens, for_each_token, tokens};
 
 #[cfg(test)]

@@ -20,6 +20,17 @@ pub enum Candidates {
     Pages(RoaringBitmap),
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexSizes {
+    /// Tokens whose rows are known.
+    pub n_exact_tokens: u32,
+    /// Tokens whose pages are known.
+    pub n_paged_tokens: u32,
+    /// Header, directory and buckets.
+    pub pages_size_bytes: u64,
+    pub row_sets_size_bytes: u64,
+}
+
 /// An open index. It keeps only the header: a look-up reads what it needs.
 #[derive(Clone, Debug)]
 pub struct IndexReader<R> {
@@ -73,9 +84,14 @@ impl<R: ReadAt> IndexReader<R> {
         self.header.n_pages()
     }
 
-    /// Tokens with exact rows, and tokens with pages.
-    pub fn token_counts(&self) -> (u32, u32) {
-        (self.header.n_exact_tokens, self.header.n_groups)
+    /// How many tokens it holds in which way, and in how many bytes.
+    pub fn sizes(&self) -> IndexSizes {
+        IndexSizes {
+            n_exact_tokens: self.header.n_exact_tokens,
+            n_paged_tokens: self.header.n_groups,
+            pages_size_bytes: self.header.row_sets_start(),
+            row_sets_size_bytes: self.header.row_sets_size,
+        }
     }
 
     /// Where `token` (as [`tokens`](crate::tokens) gives it, or a whole value as it was added) can be: in `column`, or in any.
@@ -300,42 +316,45 @@ fn count_rows(sets: &[RowSet], column: Option<u32>) -> u64 {
 
 /// Rows as plain bits while they are gathered: setting a bit is cheaper than inserting in a compressed set.
 struct RowBits {
-    words: Vec<u64>,
+    bytes: Vec<u8>,
 }
 
 impl RowBits {
     fn new(n_rows: u32) -> Self {
         Self {
-            words: vec![0; n_rows.div_ceil(64) as usize],
+            bytes: vec![0; n_rows.div_ceil(8) as usize],
         }
     }
 
     #[inline]
     fn insert(&mut self, first: u32, count: u32) {
         if count == 1 {
-            if let Some(word) = self.words.get_mut(first as usize / 64) {
-                *word |= 1 << (first % 64);
+            if let Some(byte) = self.bytes.get_mut(first as usize / 8) {
+                *byte |= 1 << (first % 8);
             }
             return;
         }
         let end = first + count;
         let mut at = first;
         while at < end {
-            let shift = at % 64;
-            let len = (64 - shift).min(end - at);
-            if let Some(word) = self.words.get_mut(at as usize / 64) {
-                *word |= u64::MAX >> (64 - len) << shift;
+            let shift = at % 8;
+            if shift == 0 && 8 <= end - at {
+                let (from, to) = (at as usize / 8, end as usize / 8);
+                if let Some(bytes) = self.bytes.get_mut(from..to) {
+                    bytes.fill(0xff);
+                }
+                at = end - end % 8;
+                continue;
+            }
+            let len = (8 - shift).min(end - at);
+            if let Some(byte) = self.bytes.get_mut(at as usize / 8) {
+                *byte |= 0xff >> (8 - len) << shift;
             }
             at += len;
         }
     }
 
     fn into_bitmap(self) -> RoaringBitmap {
-        let bytes: Vec<u8> = self
-            .words
-            .iter()
-            .flat_map(|word| word.to_le_bytes())
-            .collect();
-        RoaringBitmap::from_lsb0_bytes(0, &bytes)
+        RoaringBitmap::from_lsb0_bytes(0, &self.bytes)
     }
 }

@@ -36,6 +36,14 @@ fn form(n: u32, universe: u32) -> Form {
     }
 }
 
+/// About how many bits a subset of `n` takes, never 0.
+pub fn estimate_bits(n: u32, universe: u32) -> u64 {
+    let fewer = n.min(universe.saturating_sub(n));
+    let log = |of: u32| u64::from(of.max(1).ilog2());
+    let members = u64::from(fewer) * (log(universe / fewer.max(1)) + 2);
+    2 * log(n) + 1 + members.min(universe.into())
+}
+
 /// Bits that any number below `universe` ≥ 1 fits in.
 fn width(universe: u32) -> u32 {
     u32::BITS - (universe - 1).leading_zeros()

@@ -56,16 +56,20 @@ impl Gathered {
         self.partitions[(hash >> (64 - PARTITION_BITS)) as usize].push(Entry { hash, place, rows });
     }
 
+    /// Where these rows of the page (not empty) are found again.
     #[inline]
-    pub fn one_row(&self, row: u16) -> u32 {
-        ONE_ROW | u32::from(row)
+    pub fn keep(&mut self, rows: &[u16]) -> u32 {
+        match rows {
+            [row] => ONE_ROW | u32::from(*row),
+            rows => self.keep_several(rows),
+        }
     }
 
     #[expect(
         clippy::indexing_slicing,
         reason = "rows of a page lie below `page_rows`"
     )]
-    pub fn keep_rows(&mut self, rows: &[u16]) -> u32 {
+    fn keep_several(&mut self, rows: &[u16]) -> u32 {
         let start = self.rows.len();
         let n_words = self.page_rows.div_ceil(16) as usize;
         if self.n_rows_kept_max <= start + 1 + rows.len().min(n_words) {
@@ -85,10 +89,14 @@ impl Gathered {
     }
 
     /// Sorts a partition by hash; entries of a token stay in the order of column and page.
-    pub fn sort(&mut self, partition: usize) {
+    pub fn sort(&mut self, partition: usize, scratch: &mut SortScratch) {
         if let Some(entries) = self.partitions.get_mut(partition) {
-            entries.sort_by_key(|entry| entry.hash);
+            sort_by_hash(entries, scratch);
         }
+    }
+
+    pub fn partition(&self, partition: usize) -> &[Entry] {
+        self.partitions.get(partition).map_or(&[], Vec::as_slice)
     }
 
     /// The entries of each token of a sorted partition.
@@ -106,12 +114,19 @@ impl Gathered {
         self.places[entry.place as usize]
     }
 
-    pub fn knows_rows(entry: &Entry) -> bool {
-        entry.rows != UNKNOWN
+    /// How many rows an entry has; `None`: they were not kept.
+    #[expect(clippy::indexing_slicing, reason = "made by `keep_several`")]
+    #[inline]
+    pub fn n_rows(&self, entry: &Entry) -> Option<u32> {
+        match entry.rows {
+            UNKNOWN => None,
+            ONE_ROW.. => Some(1),
+            start => Some(u32::from(self.rows[start as usize]) + 1),
+        }
     }
 
     /// Adds the rows of an entry to `into`.
-    #[expect(clippy::indexing_slicing, reason = "made by `keep_rows`")]
+    #[expect(clippy::indexing_slicing, reason = "made by `keep_several`")]
     pub fn rows(&self, entry: &Entry, into: &mut Vec<u16>) {
         if ONE_ROW <= entry.rows {
             into.push(entry.rows as u16);
@@ -131,5 +146,58 @@ impl Gathered {
                 }
             }
         }
+    }
+}
+
+#[derive(Default, Debug)]
+pub struct SortScratch {
+    entries: Vec<Entry>,
+    counts: Vec<u32>,
+}
+
+/// Stable. Two passes over the 16 bits below the partition's own, then what little is left.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "counts of one byte, positions that are their sums"
+)]
+fn sort_by_hash(entries: &mut Vec<Entry>, scratch: &mut SortScratch) {
+    if 256 < entries.len() {
+        for shift in [64 - PARTITION_BITS - 16, 64 - PARTITION_BITS - 8] {
+            let digit = |entry: &Entry| (entry.hash >> shift) as usize & 0xff;
+            scratch.counts.clear();
+            scratch.counts.resize(256, 0);
+            for entry in &*entries {
+                scratch.counts[digit(entry)] += 1;
+            }
+            let mut sum = 0;
+            for count in &mut scratch.counts {
+                sum += std::mem::replace(count, sum);
+            }
+            scratch.entries.clear();
+            scratch.entries.resize(
+                entries.len(),
+                Entry {
+                    hash: 0,
+                    place: 0,
+                    rows: 0,
+                },
+            );
+            for entry in &*entries {
+                let at = &mut scratch.counts[digit(entry)];
+                scratch.entries[*at as usize] = *entry;
+                *at += 1;
+            }
+            std::mem::swap(entries, &mut scratch.entries);
+        }
+        // Equal in the sorted bits and not in all: few and close together, unless someone made them so.
+        for same in
+            entries.chunk_by_mut(|a, b| (a.hash ^ b.hash) >> (64 - PARTITION_BITS - 16) == 0)
+        {
+            if !same.is_sorted_by_key(|entry| entry.hash) {
+                same.sort_by_key(|entry| entry.hash);
+            }
+        }
+    } else {
+        entries.sort_by_key(|entry| entry.hash);
     }
 }

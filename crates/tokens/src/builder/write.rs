@@ -1,12 +1,12 @@
 //! From what was gathered to the index's bytes: chooses which tokens get exact rows, and lays everything out (see `format`).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher as StdHasher};
 
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::IndexOptions;
-use super::gathered::{Entry, Gathered};
+use super::gathered::{Entry, Gathered, SortScratch};
 use crate::bits::{BitWriter, rice_k};
 use crate::format::{HEADER_SIZE, Header, checksum, place, write_varint};
 use crate::subset;
@@ -18,6 +18,8 @@ const ROW_SET_PAGES_MIN: u32 = 8;
 /// Bytes of the entry of an exact token, beside its row sets.
 const EXACT_TOKEN_SIZE: usize = 10;
 const EXACT_ENTRY_SIZE: usize = 8;
+/// Candidates that may be too large for the room left before the choice ends.
+const MISSES_MAX: u32 = 64;
 
 pub struct Shape {
     pub seed: u64,
@@ -29,21 +31,29 @@ pub struct Shape {
 
 pub fn write(mut gathered: Gathered, shape: &Shape) -> Vec<u8> {
     let n_pages = shape.n_rows.div_ceil(shape.page_rows);
-    let mut candidates = CandidateWriter::new(shape);
+    let mut candidates = Candidates::new(shape);
     let mut n_tokens = 0_u32;
     let mut n_page_entries = 0_usize;
+    let mut scratch = SortScratch::default();
     for partition in 0..gathered.n_partitions() {
-        gathered.sort(partition);
+        gathered.sort(partition, &mut scratch);
+        let mut start = 0;
         for entries in gathered.tokens(partition) {
             n_tokens += 1;
             n_page_entries += entries.len();
-            candidates.consider(&gathered, entries, n_pages);
+            if candidates.pages_min as usize <= entries.len() {
+                candidates.consider(&gathered, partition, start, entries);
+            }
+            start += entries.len();
         }
     }
+    drop(scratch);
     let page_bits = (n_pages.max(2) - 1).ilog2() as usize + 1;
     let pages_size = n_page_entries * page_bits / 8
         + n_tokens as usize * (shape.options.fingerprint_bits as usize + 4) / 8;
-    let chosen = candidates.choose(shape, pages_size);
+    let by_rows = shape.n_rows as usize * shape.options.row_set_bits_per_row as usize / 8;
+    let room = by_rows.min(shape.size_bytes_max.saturating_sub(pages_size));
+    let chosen = RowSetWriter::new(shape).write(&gathered, candidates.list, room);
     let n_groups = n_tokens - chosen.tokens.len() as u32;
     let n_buckets = n_tokens.div_ceil(BUCKET_GROUPS).max(1);
     let groups_of_bucket = n_groups.div_ceil(n_buckets).max(1);
@@ -110,127 +120,60 @@ fn assemble(shape: &Shape, writer: BucketWriter, chosen: &Chosen, n_groups: u32)
     bytes
 }
 
-/// One column of a token, or all (0).
-#[derive(Clone, Copy, Debug)]
-struct Set {
-    column_plus_one: u64,
-    n_rows: u32,
-    /// Index into the encoded sets; `None`: only the count is kept.
-    encoded: Option<usize>,
-}
-
+/// A token that is in enough pages for exact rows.
 struct Candidate {
     hash: u64,
-    n_rows: u32,
-    sets: Vec<Set>,
+    /// Rows per bit of its sets, in 1/65,536.
+    worth: u64,
+    partition: usize,
+    /// Of its entries in the partition.
+    start: usize,
+    count: usize,
 }
 
-/// Where a chosen token's sets lie: column + 1, rows, start, size.
-type PlacedSets = Vec<(u64, u32, u64, u64)>;
-
-struct Chosen {
-    tokens: HashMap<u64, PlacedSets, BuildHasherDefault<KeyIsHash>>,
-    bytes: Vec<u8>,
-    size_max: u32,
-}
-
-/// Encodes the rows of every token that is in enough pages.
-struct CandidateWriter {
+struct Candidates {
     n_rows: u32,
     page_rows: u32,
     pages_min: u32,
-    candidates: Vec<Candidate>,
-    /// Ends of the encoded sets in `encoded`.
-    ends: Vec<usize>,
-    encoded: Vec<u8>,
-    /// By their content's hash, so that equal sets are kept once.
-    by_content: HashMap<u64, usize, BuildHasherDefault<KeyIsHash>>,
-    bits: BitWriter,
-    rows: Vec<u16>,
-    pages: Vec<u16>,
-    page_ends: Vec<usize>,
-    by_page: Vec<(u32, Entry)>,
+    list: Vec<Candidate>,
     page_bits: Vec<u64>,
 }
 
-impl CandidateWriter {
+impl Candidates {
     fn new(shape: &Shape) -> Self {
         let n_pages = shape.n_rows.div_ceil(shape.page_rows);
         Self {
             n_rows: shape.n_rows,
             page_rows: shape.page_rows,
             pages_min: (n_pages / shape.options.row_set_page_share.max(1)).max(ROW_SET_PAGES_MIN),
-            candidates: Vec::new(),
-            ends: Vec::new(),
-            encoded: Vec::new(),
-            by_content: HashMap::default(),
-            bits: BitWriter::default(),
-            rows: Vec::new(),
-            pages: Vec::new(),
-            page_ends: Vec::new(),
-            by_page: Vec::new(),
+            list: Vec::new(),
             page_bits: vec![0; n_pages.div_ceil(64) as usize],
         }
     }
 
-    fn consider(&mut self, gathered: &Gathered, entries: &[Entry], n_pages: u32) {
-        if (entries.len() as u32) < self.pages_min.min(n_pages + 1)
-            || self.count_pages(gathered, entries) < self.pages_min
-            || !entries.iter().all(Gathered::knows_rows)
-        {
+    fn consider(&mut self, gathered: &Gathered, partition: usize, start: usize, entries: &[Entry]) {
+        if self.count_pages(gathered, entries) < self.pages_min {
             return;
         }
-        let Some(first) = entries.first() else {
-            return;
-        };
-        let mut sets = Vec::new();
-        let same_column = |a: &Entry, b: &Entry| gathered.place(a).0 == gathered.place(b).0;
-        let mut columns_size = 0;
-        for of_column in entries.chunk_by(same_column) {
-            let Some(entry) = of_column.first() else {
-                continue;
+        let mut n_rows = 0;
+        let mut n_bits = 0;
+        for entry in entries {
+            let Some(n) = gathered.n_rows(entry) else {
+                return;
             };
-            let (n_rows, encoded) = self.encode(gathered, of_column);
-            columns_size += self.size(encoded);
-            sets.push(Set {
-                column_plus_one: u64::from(gathered.place(entry).0) + 1,
-                n_rows,
-                encoded: Some(encoded),
+            n_rows += u64::from(n);
+            n_bits += subset::estimate_bits(n, self.page_rows);
+        }
+        if let Some(first) = entries.first() {
+            self.list.push(Candidate {
+                hash: first.hash,
+                // Rows in several columns count once, as far as one can tell from here.
+                worth: (n_rows.min(self.n_rows.into()) << 16) / n_bits,
+                partition,
+                start,
+                count: entries.len(),
             });
         }
-        // A column that was added in two goes.
-        sets.sort_by_key(|set| set.column_plus_one);
-        let is_split = sets
-            .windows(2)
-            .any(|two| matches!(two, [a, b] if a.column_plus_one == b.column_plus_one));
-        if is_split {
-            return;
-        }
-        let mut n_rows = sets.iter().map(|set| set.n_rows).max().unwrap_or_default();
-        if 1 < sets.len() {
-            let n_encoded = self.ends.len();
-            let (n, encoded) = self.encode(gathered, entries);
-            n_rows = n;
-            // The union costs nothing where a column has the same rows; else it must be worth its bytes.
-            let is_new = n_encoded < self.ends.len();
-            let is_kept = !is_new || 4 * self.size(encoded) < 3 * columns_size;
-            if !is_kept {
-                self.drop_last();
-            }
-            sets.insert(
-                0,
-                Set {
-                    column_plus_one: 0,
-                    n_rows,
-                    encoded: is_kept.then_some(encoded),
-                },
-            );
-        }
-        self.candidates.push(Candidate {
-            hash: first.hash,
-            n_rows,
-            sets,
-        });
     }
 
     #[expect(clippy::indexing_slicing, reason = "one bit for each page")]
@@ -242,10 +185,164 @@ impl CandidateWriter {
         }
         self.page_bits.iter().map(|word| word.count_ones()).sum()
     }
+}
 
-    /// Encodes the union of the entries' rows; the number of rows and the index of the set.
-    #[expect(clippy::indexing_slicing, reason = "own ranges")]
-    fn encode(&mut self, gathered: &Gathered, entries: &[Entry]) -> (u32, usize) {
+/// One column of a token, or all (0). `size` 0: only the count is kept.
+#[derive(Clone, Copy, Debug)]
+struct RowSet {
+    column_plus_one: u64,
+    n_rows: u32,
+    start: u64,
+    size: u64,
+}
+
+/// Tokens with exact rows, by hash.
+struct Chosen {
+    tokens: HashMap<u64, Vec<RowSet>, BuildHasherDefault<KeyIsHash>>,
+    bytes: Vec<u8>,
+    size_max: u32,
+}
+
+struct RowSetWriter {
+    seed: u64,
+    n_rows: u32,
+    page_rows: u32,
+    /// All sets so far.
+    bytes: Vec<u8>,
+    /// Start and size by the hash of the content, so that equal sets are kept once; `added` are those of the token in work.
+    by_content: HashMap<u64, (u64, u64), BuildHasherDefault<KeyIsHash>>,
+    added: Vec<u64>,
+    bits: BitWriter,
+    rows: Vec<u16>,
+    pages: Vec<u16>,
+    page_ends: Vec<usize>,
+    by_page: Vec<(u32, Entry)>,
+    /// One bit for each row of a page; empty between unions.
+    union: Vec<u64>,
+}
+
+impl RowSetWriter {
+    fn new(shape: &Shape) -> Self {
+        Self {
+            seed: shape.seed,
+            n_rows: shape.n_rows,
+            page_rows: shape.page_rows,
+            bytes: Vec::new(),
+            by_content: HashMap::default(),
+            added: Vec::new(),
+            bits: BitWriter::default(),
+            rows: Vec::new(),
+            pages: Vec::new(),
+            page_ends: Vec::new(),
+            by_page: Vec::new(),
+            union: vec![0; shape.page_rows.div_ceil(64) as usize],
+        }
+    }
+
+    /// Takes the tokens with the most rows per bit first, as far as the room goes: of single columns those are the most frequent.
+    fn write(mut self, gathered: &Gathered, mut candidates: Vec<Candidate>, room: usize) -> Chosen {
+        candidates.sort_unstable_by_key(|candidate| (u64::MAX - candidate.worth, candidate.hash));
+        let mut tokens = HashMap::default();
+        let mut used = 0;
+        let mut n_misses = 0;
+        for candidate in &candidates {
+            let end = candidate.start + candidate.count;
+            let entries = gathered
+                .partition(candidate.partition)
+                .get(candidate.start..end);
+            let size_before = self.bytes.len();
+            self.added.clear();
+            let sets = self.add_token(gathered, entries.unwrap_or_default());
+            let cost =
+                self.bytes.len() - size_before + EXACT_TOKEN_SIZE + EXACT_ENTRY_SIZE * sets.len();
+            if !sets.is_empty() && used + cost <= room {
+                used += cost;
+                tokens.insert(candidate.hash, sets);
+                continue;
+            }
+            self.bytes.truncate(size_before);
+            for content in self.added.drain(..) {
+                self.by_content.remove(&content);
+            }
+            n_misses += 1;
+            if n_misses == MISSES_MAX {
+                break;
+            }
+        }
+        let sizes = self.by_content.values().map(|(_, size)| *size as u32);
+        Chosen {
+            size_max: sizes.max().unwrap_or_default(),
+            tokens,
+            bytes: self.bytes,
+        }
+    }
+
+    /// Writes the sets of a token; none for a column that was added in two goes, which has no place in the format.
+    fn add_token(&mut self, gathered: &Gathered, entries: &[Entry]) -> Vec<RowSet> {
+        let column = |entry: &Entry| gathered.place(entry).0;
+        let mut sets = Vec::new();
+        for of_column in entries.chunk_by(|a, b| column(a) == column(b)) {
+            let column_plus_one = of_column
+                .first()
+                .map_or(0, |entry| u64::from(column(entry)) + 1);
+            sets.push(self.add_set(gathered, of_column, column_plus_one));
+        }
+        sets.sort_by_key(|set| set.column_plus_one);
+        let is_split =
+            |two: &[RowSet]| matches!(two, [a, b] if a.column_plus_one == b.column_plus_one);
+        if sets.windows(2).any(is_split) {
+            return Vec::new();
+        }
+        if 1 < sets.len() {
+            let columns_size: u64 = sets.iter().map(|set| set.size).sum();
+            let size_before = self.bytes.len();
+            let mut all = self.add_set(gathered, entries, 0);
+            // The union costs nothing where a column has the same rows; else it must be worth its bytes.
+            if size_before < self.bytes.len() && 3 * columns_size < 4 * all.size {
+                self.bytes.truncate(size_before);
+                if let Some(content) = self.added.pop() {
+                    self.by_content.remove(&content);
+                }
+                (all.start, all.size) = (0, 0);
+            }
+            sets.insert(0, all);
+        }
+        sets
+    }
+
+    /// The union of the entries' rows.
+    fn add_set(&mut self, gathered: &Gathered, entries: &[Entry], column_plus_one: u64) -> RowSet {
+        self.gather(gathered, entries);
+        self.encode();
+        let content = self.bits.bytes();
+        let hash = xxh3_64(content);
+        let n_rows = self.rows.len() as u32;
+        let known = self.by_content.get(&hash).filter(|(start, size)| {
+            let kept = self
+                .bytes
+                .get(*start as usize + 4..(*start + *size) as usize);
+            kept == Some(content)
+        });
+        let (start, size) = known.copied().unwrap_or_else(|| {
+            let start = self.bytes.len() as u64;
+            self.bytes.extend(checksum(content, self.seed, start));
+            self.bytes.extend_from_slice(content);
+            let place = (start, content.len() as u64 + 4);
+            if self.by_content.insert(hash, place).is_none() {
+                self.added.push(hash);
+            }
+            place
+        });
+        RowSet {
+            column_plus_one,
+            n_rows,
+            start,
+            size,
+        }
+    }
+
+    /// Fills `pages`, `page_ends` and `rows`.
+    fn gather(&mut self, gathered: &Gathered, entries: &[Entry]) {
         self.by_page.clear();
         self.by_page.extend(
             entries
@@ -264,13 +361,16 @@ impl CandidateWriter {
                 gathered.rows(entry, &mut self.rows);
             }
             if 1 < of_page.len() {
-                self.rows[start..].sort_unstable();
-                dedup_from(&mut self.rows, start);
+                unite_from(&mut self.rows, start, &mut self.union);
             }
             self.pages
                 .extend(of_page.first().map(|(page, _)| *page as u16));
             self.page_ends.push(self.rows.len());
         }
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "own ranges")]
+    fn encode(&mut self) {
         self.bits.clear();
         subset::write(
             &mut self.bits,
@@ -284,103 +384,25 @@ impl CandidateWriter {
             subset::write(&mut self.bits, universe, &self.rows[start..*end]);
             start = *end;
         }
-        let content = self.bits.bytes();
-        let hash = xxh3_64(content);
-        let n_rows = self.rows.len() as u32;
-        if let Some(index) = self.by_content.get(&hash) {
-            let from = index.checked_sub(1).map_or(0, |before| self.ends[before]);
-            if self.encoded[from..self.ends[*index]] == *content {
-                return (n_rows, *index);
-            }
-        }
-        self.by_content.insert(hash, self.ends.len());
-        self.encoded.extend_from_slice(content);
-        self.ends.push(self.encoded.len());
-        (n_rows, self.ends.len() - 1)
-    }
-
-    fn range(&self, index: usize) -> std::ops::Range<usize> {
-        let end = |index: usize| self.ends.get(index).copied().unwrap_or_default();
-        index.checked_sub(1).map_or(0, end)..end(index)
-    }
-
-    fn size(&self, index: usize) -> usize {
-        self.range(index).len()
-    }
-
-    fn drop_last(&mut self) {
-        let index = self.ends.len() - 1;
-        self.encoded.truncate(self.range(index).start);
-        self.ends.pop();
-        self.by_content.retain(|_, kept| *kept != index);
-    }
-
-    /// Takes the tokens with the most rows first, as far as the room goes.
-    fn choose(mut self, shape: &Shape, pages_size: usize) -> Chosen {
-        let by_rows = shape.n_rows as usize * shape.options.row_set_bits_per_row as usize / 8;
-        let room = by_rows.min(shape.size_bytes_max.saturating_sub(pages_size));
-        let mut candidates = std::mem::take(&mut self.candidates);
-        candidates.sort_unstable_by_key(|candidate| (u32::MAX - candidate.n_rows, candidate.hash));
-        let mut starts: Vec<Option<u64>> = vec![None; self.ends.len()];
-        let mut chosen = Chosen {
-            tokens: HashMap::default(),
-            bytes: Vec::new(),
-            size_max: 0,
-        };
-        let mut used = 0;
-        for candidate in candidates {
-            let new: HashSet<usize> = candidate
-                .sets
-                .iter()
-                .filter_map(|set| set.encoded)
-                .filter(|index| starts.get(*index).is_some_and(Option::is_none))
-                .collect();
-            let cost = EXACT_TOKEN_SIZE
-                + EXACT_ENTRY_SIZE * candidate.sets.len()
-                + new.iter().map(|index| self.size(*index) + 4).sum::<usize>();
-            if room < used + cost {
-                continue;
-            }
-            used += cost;
-            let mut placed = Vec::with_capacity(candidate.sets.len());
-            for set in &candidate.sets {
-                let (start, size) = match set.encoded {
-                    Some(index) => (
-                        self.place(index, shape.seed, &mut starts, &mut chosen),
-                        self.size(index) as u64 + 4,
-                    ),
-                    None => (0, 0),
-                };
-                placed.push((set.column_plus_one, set.n_rows, start, size));
-            }
-            chosen.tokens.insert(candidate.hash, placed);
-        }
-        chosen
-    }
-
-    #[expect(clippy::indexing_slicing, reason = "indexes of encoded sets")]
-    fn place(
-        &self,
-        index: usize,
-        seed: u64,
-        starts: &mut [Option<u64>],
-        chosen: &mut Chosen,
-    ) -> u64 {
-        *starts[index].get_or_insert_with(|| {
-            let content = &self.encoded[self.range(index)];
-            let start = chosen.bytes.len() as u64;
-            chosen.bytes.extend(checksum(content, seed, start));
-            chosen.bytes.extend_from_slice(content);
-            chosen.size_max = chosen.size_max.max(content.len() as u32 + 4);
-            start
-        })
     }
 }
 
-fn dedup_from(rows: &mut Vec<u16>, start: usize) {
-    let mut tail = rows.split_off(start);
-    tail.dedup();
-    rows.extend_from_slice(&tail);
+/// Sorts the rows from `start` on, each once.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "rows of a page, and a bit for each"
+)]
+fn unite_from(rows: &mut Vec<u16>, start: usize, union: &mut [u64]) {
+    for row in &rows[start..] {
+        union[usize::from(row / 64)] |= 1 << (row % 64);
+    }
+    rows.truncate(start);
+    for (base, word) in (0..).step_by(64).zip(union) {
+        while *word != 0 {
+            rows.push((base + word.trailing_zeros()) as u16);
+            *word &= *word - 1;
+        }
+    }
 }
 
 /// Takes tokens in the order of their hash, which is the order of buckets and remainders too.
@@ -404,13 +426,13 @@ struct BucketWriter {
 }
 
 impl BucketWriter {
-    fn add_exact(&mut self, hash: u64, sets: &PlacedSets) {
+    fn add_exact(&mut self, hash: u64, sets: &[RowSet]) {
         self.enter(hash);
         self.n_exact += 1;
         self.exact.extend(hash.to_le_bytes());
         write_varint(&mut self.exact, sets.len() as u64);
-        for (column_plus_one, n_rows, start, size) in sets {
-            for number in [*column_plus_one, u64::from(*n_rows), *start, *size] {
+        for set in sets {
+            for number in [set.column_plus_one, set.n_rows.into(), set.start, set.size] {
                 write_varint(&mut self.exact, number);
             }
         }
