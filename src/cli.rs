@@ -9,7 +9,9 @@ use toml::Value;
 
 use crate::common::error::Error;
 use crate::config::{self, Checked, Layered, Override};
+use crate::loadgen::args::OutputFormat;
 use crate::loadgen::{self, FetchArgs, GenerateArgs, LoadtestArgs};
+use crate::maintain;
 use crate::serve;
 
 const EXIT_USAGE: u8 = 2;
@@ -37,6 +39,10 @@ enum Command {
     Fetch(FetchArgs),
     /// Send logs at a steady rate and check every promise
     Loadtest(LoadtestArgs),
+    /// Drop what the retention rules no longer keep, while no server runs (a running one does it by itself)
+    Clean(CleanArgs),
+    /// Check every stored byte, while no server runs
+    Verify(VerifyArgs),
     /// Show or check the settings
     Config(ConfigArgs),
 }
@@ -88,6 +94,45 @@ struct ServeArgs {
     insecure_no_auth: bool,
 }
 
+const CLEAN_EXAMPLES: &str = "Examples:
+  logyard clean --dry-run --age-max-days 30
+  logyard clean --config logyard.toml
+A running server owns its data folder and cleans by itself every `retention.interval_ms`.";
+
+#[derive(Args, Debug)]
+#[command(after_help = CLEAN_EXAMPLES)]
+struct CleanArgs {
+    #[command(flatten)]
+    common: SettingsArgs,
+    /// Only say what would go
+    #[arg(long)]
+    dry_run: bool,
+    /// Drop records older than this many days [default: `retention.age_max_days`]
+    #[arg(long, value_name = "DAYS")]
+    age_max_days: Option<u32>,
+    /// Drop the oldest records until the store is smaller [default: `retention.size_bytes_max`]
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(i64).range(1..))]
+    size_bytes_max: Option<i64>,
+    /// How to report
+    #[arg(long, value_enum, default_value_t)]
+    output: OutputFormat,
+}
+
+const VERIFY_EXAMPLES: &str = "Examples:
+  logyard verify
+  logyard verify --data-dir /var/lib/logyard --output json
+Exit code 1 if anything is damaged. A running server owns its data folder: stop it first, or copy the folder.";
+
+#[derive(Args, Debug)]
+#[command(after_help = VERIFY_EXAMPLES)]
+struct VerifyArgs {
+    #[command(flatten)]
+    common: SettingsArgs,
+    /// How to report
+    #[arg(long, value_enum, default_value_t)]
+    output: OutputFormat,
+}
+
 const CONFIG_EXAMPLES: &str = "Examples:
   logyard config print > logyard.toml
   logyard config check --config logyard.toml";
@@ -119,6 +164,8 @@ pub fn main() -> ExitCode {
         Command::Generate(args) => tool(loadgen::generate(args)),
         Command::Fetch(args) => tool(loadgen::fetch(args)),
         Command::Loadtest(args) => tool(loadgen::loadtest(args)),
+        Command::Clean(args) => clean(&args),
+        Command::Verify(args) => verify(&args),
         Command::Config(ConfigArgs {
             command: ConfigCommand::Print(args),
         }) => {
@@ -209,7 +256,53 @@ fn checked(args: &SettingsArgs, overrides: &[Override]) -> Result<Checked, Error
     config::check(&layered(args, overrides)?)
 }
 
-/// Runs a tool that speaks HTTP; Ctrl-C ends it as any process.
+fn clean(args: &CleanArgs) -> ExitCode {
+    let numbers = [
+        (
+            "retention.age_max_days",
+            "--age-max-days",
+            args.age_max_days.map(i64::from),
+        ),
+        (
+            "retention.size_bytes_max",
+            "--size-bytes-max",
+            args.size_bytes_max,
+        ),
+    ];
+    let overrides = numbers.into_iter().filter_map(|(path, flag, number)| {
+        let value = Value::Integer(number?);
+        Some(Override { path, flag, value })
+    });
+    let checked = match checked(&args.common, &overrides.collect::<Vec<_>>()) {
+        Ok(checked) => checked,
+        Err(e) => return usage(&e),
+    };
+    tool(async {
+        let report = maintain::clean(&checked, args.dry_run).await?;
+        out(&match args.output {
+            OutputFormat::Text => maintain::clean_text(&report, args.dry_run),
+            OutputFormat::Json => maintain::clean_json(&report, args.dry_run),
+        });
+        Ok(true)
+    })
+}
+
+fn verify(args: &VerifyArgs) -> ExitCode {
+    let checked = match checked(&args.common, &[]) {
+        Ok(checked) => checked,
+        Err(e) => return usage(&e),
+    };
+    tool(async {
+        let report = maintain::verify(&checked).await?;
+        out(&match args.output {
+            OutputFormat::Text => maintain::verify_text(&report),
+            OutputFormat::Json => maintain::verify_json(&report),
+        });
+        Ok(report.faults.is_empty())
+    })
+}
+
+/// Runs a tool to its end; Ctrl-C ends it as any process.
 fn tool(run: impl Future<Output = anyhow::Result<bool>>) -> ExitCode {
     match tokio::runtime::Builder::new_multi_thread()
         .thread_name("tool")

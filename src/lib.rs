@@ -24,4 +24,6 @@ pub mod retention;
 pub mod loadgen;
 
 pub mod cli;
+pub mod options;
 pub mod serve;
+pub mod maintain;

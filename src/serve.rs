@@ -1,23 +1,36 @@
-//! The wiring: builds every part from the settings, in the order of the data's path, runs, and stops in reverse. The only place that
-//! picks implementations.
+//! The wiring: builds every part from the settings, in the order of the data's path, runs, and stops in reverse. The only place (with
+//! `maintain`, for work without a server) that picks implementations.
 
 use std::io::{IsTerminal as _, Write as _};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use axum::Router;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::{self, ApiState, Identity};
+use crate::cache::{Cache, InProcessCache, NoCache};
 use crate::common::data_dir::DataDir;
+use crate::common::error::{Error, Result};
 use crate::common::metrics::Metrics;
+use crate::common::server;
 use crate::common::server::edge::{self, Edge};
-use crate::common::server::{self, ServerOptions};
 use crate::common::telemetry;
-use crate::config::{Checked, LogFormat, Role};
+use crate::config::{CacheKind, Checked, LogFormat, QueueKind, Role, StoreKind};
+use crate::indexer::Indexer;
+use crate::intake::{self, IntakeState};
+use crate::options;
+use crate::queue::{EmbeddedQueue, MemoryQueue, Queue};
+use crate::retention::{self, RetentionOptions};
+use crate::search::Searcher;
+use crate::store::Store;
+use crate::store::memory::MemoryStore;
 use crate::ui;
 
 /// Runs the server until a signal; `Ok` after a clean stop.
@@ -41,44 +54,234 @@ pub fn serve(checked: Checked) -> anyhow::Result<()> {
 }
 
 async fn run(checked: Checked) -> anyhow::Result<()> {
-    let _data_dir = checked
+    let data_dir = checked
         .data_dir
         .as_deref()
         .map(DataDir::create)
         .transpose()?;
-    let metrics = Arc::new(Metrics::new());
-    let leaving = CancellationToken::new();
+    let folder = data_dir.as_ref().map(DataDir::path);
+    // Before anything is opened: an address in use is the most frequent mistake.
     let listener = TcpListener::bind(checked.listen)
         .await
         .with_context(|| format!("listen on {}", checked.listen))?;
     let address = listener.local_addr().context("ask for the own address")?;
+    let metrics = Arc::new(Metrics::new());
+    let store = open_store(&checked, folder)?;
+    let queue = open_queue(&checked, folder, &*store, metrics.clone())?;
+    let leaving = CancellationToken::new();
 
-    let edge = Edge {
-        allowed_hosts: address
-            .ip()
-            .is_loopback()
-            .then(|| checked.settings.http.allowed_hosts.clone()),
-        compression_min_bytes: checked.settings.http.compression_min_bytes,
-        known_paths: vec!["/ui"],
-        metrics: metrics.clone(),
-    };
-    let mut routes = Router::new();
-    if checked.has_role(Role::Ui) {
-        routes = routes.merge(ui::routes());
-    }
-    let router = edge::wrap(routes, edge);
+    let indexer = Arc::new(Indexer::start(
+        queue.clone(),
+        store.clone(),
+        options::indexer(&checked.settings),
+        metrics.clone(),
+    ));
+    let cleaner = start_cleaner(&checked, &store, &metrics, &leaving);
+    let router = router(
+        &checked,
+        address,
+        &Parts {
+            queue: queue.clone(),
+            store: store.clone(),
+            indexer: indexer.clone(),
+            metrics: metrics.clone(),
+            leaving: leaving.clone(),
+        },
+    );
     spawn_signal_watch(leaving.clone())?;
     announce(address);
+
     server::run(
         listener,
         router,
-        server_options(&checked),
+        options::server(&checked.settings),
         metrics,
         leaving.cancelled_owned(),
     )
     .await;
+    queue.close().await.context("close the queue")?;
+    let indexed = indexer
+        .stop(Duration::from_millis(checked.settings.indexer.drain_ms))
+        .await;
+    let cleaned = cleaner.await;
+    store.close().await.context("close the store")?;
+    indexed.context("store what was queued")?;
+    cleaned.context("the cleaner panicked")?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The one place that chooses a store. Blocks while it opens.
+pub fn open_store(checked: &Checked, folder: Option<&Path>) -> Result<Arc<dyn Store>> {
+    match (checked.store, folder) {
+        (StoreKind::Embedded, Some(_)) => Err(Error::unavailable(
+            "not_in_this_build",
+            "the embedded store is not part of this build yet; use `--in-memory`",
+        )),
+        (StoreKind::Memory, _) | (StoreKind::Embedded, None) => Ok(Arc::new(MemoryStore::new(
+            options::memory_store(&checked.settings),
+        ))),
+    }
+}
+
+/// The one place that chooses a queue. Blocks while it opens.
+fn open_queue(
+    checked: &Checked,
+    folder: Option<&Path>,
+    store: &dyn Store,
+    metrics: Arc<Metrics>,
+) -> Result<Arc<dyn Queue>> {
+    match (checked.queue, folder) {
+        (QueueKind::Embedded, Some(folder)) => {
+            let next_seq_min = store.durable().borrow().next_seq(0);
+            let options = options::embedded_queue(checked, next_seq_min);
+            let disk = Arc::new(logyard_wal::RealDisk);
+            Ok(Arc::new(EmbeddedQueue::open_blocking(
+                disk,
+                &folder.join("queue"),
+                options,
+                metrics,
+            )?))
+        }
+        (QueueKind::Memory, _) | (QueueKind::Embedded, None) => Ok(Arc::new(MemoryQueue::new(
+            options::memory_queue(&checked.settings),
+        ))),
+    }
+}
+
+/// The one place that chooses a cache.
+fn open_cache(checked: &Checked) -> Arc<dyn Cache> {
+    match checked.cache {
+        CacheKind::InProcess => {
+            Arc::new(InProcessCache::new(checked.settings.cache.size_bytes_max))
+        }
+        CacheKind::Off => Arc::new(NoCache),
+    }
+}
+
+/// What the handlers work with.
+struct Parts {
+    queue: Arc<dyn Queue>,
+    store: Arc<dyn Store>,
+    indexer: Arc<Indexer>,
+    metrics: Arc<Metrics>,
+    leaving: CancellationToken,
+}
+
+fn router(checked: &Checked, address: SocketAddr, parts: &Parts) -> Router {
+    let Parts {
+        queue,
+        store,
+        indexer,
+        metrics,
+        leaving,
+    } = parts;
+    let settings = &checked.settings;
+    let searcher = Arc::new(Searcher::new(
+        store.clone(),
+        queue.clone(),
+        open_cache(checked),
+        metrics.clone(),
+        options::search(settings),
+    ));
+    let api_state = ApiState {
+        queue: queue.clone(),
+        store: store.clone(),
+        searcher,
+        metrics: metrics.clone(),
+        leaving: leaving.clone(),
+        degraded: {
+            let indexer = indexer.clone();
+            Box::new(move || {
+                indexer
+                    .status()
+                    .paused
+                    .map(|why| format!("the indexer waits: {why}"))
+                    .into_iter()
+                    .collect()
+            })
+        },
+        identity: identity(checked),
+        options: options::api(settings),
+    };
+    let intake_state = IntakeState::new(
+        queue.clone(),
+        store.clone(),
+        metrics.clone(),
+        options::intake(settings),
+    );
+    let mut routes = api::router(Arc::new(api_state)).merge(intake::routes(intake_state));
+    if checked.has_role(Role::Ui) {
+        routes = routes.merge(ui::routes());
+    }
+    let edge = Edge {
+        allowed_hosts: address
+            .ip()
+            .is_loopback()
+            .then(|| settings.http.allowed_hosts.clone()),
+        compression_min_bytes: settings.http.compression_min_bytes,
+        known_paths: api::ROUTES
+            .iter()
+            .map(|route| route.path)
+            .chain(["/dead-letters/replay", "/ui"])
+            .collect(),
+        metrics: metrics.clone(),
+    };
+    edge::wrap(routes, edge)
+}
+
+fn identity(checked: &Checked) -> Identity {
+    let names = [
+        (Role::Api, "api"),
+        (Role::Indexer, "indexer"),
+        (Role::Cleaner, "cleaner"),
+        (Role::Ui, "ui"),
+    ];
+    Identity {
+        version: env!("CARGO_PKG_VERSION"),
+        started: Instant::now(),
+        started_ns: retention::now_ns(),
+        roles: names
+            .into_iter()
+            .filter(|(role, _)| checked.has_role(*role))
+            .map(|(_, name)| name)
+            .collect(),
+        queue_kind: match checked.queue {
+            QueueKind::Embedded => "embedded",
+            QueueKind::Memory => "memory",
+        },
+        store_kind: match checked.store {
+            StoreKind::Embedded => "embedded",
+            StoreKind::Memory => "memory",
+        },
+        cache_kind: match checked.cache {
+            CacheKind::InProcess => "in-process",
+            CacheKind::Off => "off",
+        },
+        data_dir: checked
+            .data_dir
+            .as_ref()
+            .map(|path| path.display().to_string()),
+    }
+}
+
+/// Drops what is too old, beside the requests; a panic of it is seen when it is stopped.
+fn start_cleaner(
+    checked: &Checked,
+    store: &Arc<dyn Store>,
+    metrics: &Arc<Metrics>,
+    stop: &CancellationToken,
+) -> JoinHandle<()> {
+    let options = match checked.has_role(Role::Cleaner) {
+        true => options::retention(checked),
+        false => RetentionOptions::default(),
+    };
+    tokio::spawn(retention::run(
+        store.clone(),
+        metrics.clone(),
+        options,
+        stop.clone(),
+    ))
 }
 
 /// The first signal asks for the stop, the second ends the process at once: what was acknowledged is durable all the same.
@@ -102,30 +305,6 @@ fn spawn_signal_watch(leaving: CancellationToken) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn server_options(checked: &Checked) -> ServerOptions {
-    let http = &checked.settings.http;
-    let ms = Duration::from_millis;
-    ServerOptions {
-        connections_max: count(http.connections_max),
-        connections_per_ip_max: count(http.connections_per_ip_max),
-        head_timeout: ms(http.head_timeout_ms),
-        keep_alive_idle: ms(http.keep_alive_idle_ms),
-        connection_age_max: ms(http.connection_age_max_ms),
-        write_stall: ms(http.write_stall_ms),
-        body_bytes_per_s_min: http.body_bytes_per_s_min,
-        body_grace: ms(http.body_grace_ms),
-        headers_max: count(http.headers_max),
-        head_bytes_max: count(http.head_bytes_max),
-        http2_header_bytes_max: u32::try_from(http.http2_header_bytes_max).unwrap_or(u32::MAX),
-        http2_streams_max: u32::try_from(http.http2_streams_max).unwrap_or(u32::MAX),
-        drain: ms(http.drain_ms),
-    }
-}
-
-fn count(number: u64) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
-}
-
 /// Tells people and scripts where the server is. The first line is for scripts, too: it stays as it is.
 fn announce(address: SocketAddr) {
     let mut out = std::io::stdout().lock();
@@ -138,19 +317,4 @@ fn announce(address: SocketAddr) {
     );
     let _ = out.flush();
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "ready");
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{check, load};
-
-    #[test]
-    fn the_settings_defaults_are_the_parts_defaults() {
-        let checked = check(&load(None, [], &[]).unwrap()).unwrap();
-        assert_eq!(
-            format!("{:?}", server_options(&checked)),
-            format!("{:?}", ServerOptions::default())
-        );
-    }
 }

@@ -100,6 +100,7 @@ pub struct Store {
     pub segment_bytes_max: u64,
     pub dead_letters_bytes_max: u64,
     pub write_wait_max_ms: u64,
+    pub memory_size_bytes_max: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -249,6 +250,7 @@ impl Default for Store {
             segment_bytes_max: 1 << 30,
             dead_letters_bytes_max: 64 << 20,
             write_wait_max_ms: 30_000,
+            memory_size_bytes_max: 1 << 30,
         }
     }
 }

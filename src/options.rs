@@ -1,0 +1,210 @@
+//! Settings → the options of each part. A test keeps the defaults of both alike, so that `config/embedded.toml` tells the truth.
+
+use std::time::Duration;
+
+use logyard_wal::{Durability, LogOptions};
+
+use crate::api::ApiOptions;
+use crate::common::server::ServerOptions;
+use crate::config::{Checked, DurabilityKind, Settings, days_to_age};
+use crate::indexer::IndexerOptions;
+use crate::intake::IntakeOptions;
+use crate::queue::{EmbeddedQueueOptions, IdempotencyOptions, MemoryQueueOptions};
+use crate::record::aliases::Aliases;
+use crate::retention::RetentionOptions;
+use crate::search::SearchOptions;
+use crate::store::RetentionRules;
+use crate::store::embedded::EmbeddedStoreOptions;
+use crate::store::memory::MemoryStoreOptions;
+
+pub fn server(settings: &Settings) -> ServerOptions {
+    let http = &settings.http;
+    ServerOptions {
+        connections_max: size(http.connections_max),
+        connections_per_ip_max: size(http.connections_per_ip_max),
+        head_timeout: ms(http.head_timeout_ms),
+        keep_alive_idle: ms(http.keep_alive_idle_ms),
+        connection_age_max: ms(http.connection_age_max_ms),
+        write_stall: ms(http.write_stall_ms),
+        body_bytes_per_s_min: http.body_bytes_per_s_min,
+        body_grace: ms(http.body_grace_ms),
+        headers_max: size(http.headers_max),
+        head_bytes_max: size(http.head_bytes_max),
+        http2_header_bytes_max: narrow(http.http2_header_bytes_max),
+        http2_streams_max: narrow(http.http2_streams_max),
+        drain: ms(http.drain_ms),
+    }
+}
+
+pub fn aliases(settings: &Settings) -> Aliases {
+    let intake = &settings.intake;
+    Aliases {
+        timestamp: intake.timestamp_names.clone(),
+        level: intake.level_names.clone(),
+        source: intake.source_names.clone(),
+        message: intake.message_names.clone(),
+    }
+}
+
+pub fn intake(settings: &Settings) -> IntakeOptions {
+    let intake = &settings.intake;
+    let mut options = IntakeOptions {
+        body_bytes_max: size(intake.body_bytes_max),
+        in_flight_bytes_max: size(intake.in_flight_bytes_max),
+        admission_wait: ms(intake.admission_wait_ms),
+        indexed_wait: ms(intake.indexed_wait_ms),
+        replay_letters_max: size(intake.replay_letters_max),
+        ..IntakeOptions::default()
+    };
+    options.compression.plain_bytes_max = size(intake.plain_bytes_max);
+    options.decode.line_bytes_max = size(intake.line_bytes_max);
+    options.decode.json.fields_max = narrow(intake.fields_max);
+    options.decode.json.aliases = aliases(settings);
+    options
+}
+
+fn idempotency(settings: &Settings) -> IdempotencyOptions {
+    IdempotencyOptions {
+        window: ms(settings.queue.idempotency_window_ms),
+        keys_max: size(settings.queue.idempotency_keys_max),
+        ..IdempotencyOptions::default()
+    }
+}
+
+/// `next_seq_min`: what the store covers already.
+pub fn embedded_queue(checked: &Checked, next_seq_min: u64) -> EmbeddedQueueOptions {
+    let settings = &checked.settings;
+    let queue = &settings.queue;
+    let durability = match checked.durability {
+        DurabilityKind::Fsync => Durability::Fsync,
+        DurabilityKind::Interval(interval) => Durability::Interval(interval),
+        DurabilityKind::Os => Durability::Os,
+    };
+    EmbeddedQueueOptions {
+        log: LogOptions {
+            durability,
+            segment_size_bytes: queue.segment_size_bytes,
+            size_bytes_max: queue.size_bytes_max,
+            next_seq_min,
+        },
+        group_size_bytes_max: size(queue.group_size_bytes_max),
+        waiting_appends_max: size(queue.waiting_appends_max),
+        append_wait_max: ms(queue.append_wait_max_ms),
+        recent_size_bytes_max: size(queue.recent_size_bytes_max),
+        subscriber_batches_max: size(queue.subscriber_batches_max),
+        idempotency: idempotency(settings),
+        disk_used_percent_max: queue.disk_used_percent_max as f64,
+        ..EmbeddedQueueOptions::default()
+    }
+}
+
+pub fn memory_queue(settings: &Settings) -> MemoryQueueOptions {
+    MemoryQueueOptions {
+        size_bytes_max: size(settings.queue.memory_size_bytes_max),
+        subscriber_batches_max: size(settings.queue.subscriber_batches_max),
+        idempotency: idempotency(settings),
+    }
+}
+
+pub fn embedded_store(settings: &Settings) -> EmbeddedStoreOptions {
+    let store = &settings.store;
+    let mut options = EmbeddedStoreOptions {
+        head_rows_max: size(store.head_rows_max),
+        head_bytes_max: size(store.head_bytes_max),
+        head_age_max: ms(store.head_age_max_ms),
+        dead_letters_bytes_max: store.dead_letters_bytes_max,
+        write_wait_max: ms(store.write_wait_max_ms),
+        ..EmbeddedStoreOptions::default()
+    };
+    options.columns.columns_max = size(store.columns_max);
+    options.merge.size_bytes_max = store.segment_bytes_max;
+    options
+}
+
+pub fn memory_store(settings: &Settings) -> MemoryStoreOptions {
+    MemoryStoreOptions {
+        size_bytes_max: size(settings.store.memory_size_bytes_max),
+        ..MemoryStoreOptions::default()
+    }
+}
+
+pub fn indexer(settings: &Settings) -> IndexerOptions {
+    let indexer = &settings.indexer;
+    IndexerOptions {
+        portion_size_bytes_max: size(indexer.portion_size_bytes_max),
+        write_interval: ms(indexer.write_interval_ms),
+        retry_min: ms(indexer.retry_min_ms),
+        retry_max: ms(indexer.retry_max_ms),
+    }
+}
+
+pub fn search(settings: &Settings) -> SearchOptions {
+    SearchOptions {
+        timeout: ms(settings.search.timeout_ms),
+        time_to_live: ms(settings.cache.time_to_live_ms),
+    }
+}
+
+pub fn api(settings: &Settings) -> ApiOptions {
+    ApiOptions {
+        aliases: aliases(settings),
+        page_limit_max: settings.search.page_limit_max,
+    }
+}
+
+pub fn retention_rules(checked: &Checked) -> RetentionRules {
+    let retention = &checked.settings.retention;
+    RetentionRules {
+        by_source: checked.retention_by_source.clone(),
+        age_max: days_to_age(retention.age_max_days),
+        size_bytes_max: (0 < retention.size_bytes_max).then_some(retention.size_bytes_max),
+    }
+}
+
+pub fn retention(checked: &Checked) -> RetentionOptions {
+    RetentionOptions {
+        interval: ms(checked.settings.retention.interval_ms),
+        rules: retention_rules(checked),
+    }
+}
+
+fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+fn size(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+fn narrow(number: u64) -> u32 {
+    u32::try_from(number).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{check, load};
+    use std::fmt::Debug;
+
+    #[test]
+    fn the_settings_defaults_are_the_parts_defaults() {
+        fn same(mapped: &impl Debug, own: &impl Debug) {
+            assert_eq!(format!("{mapped:#?}"), format!("{own:#?}"));
+        }
+        let settings = Settings::default();
+        let checked = check(&load(None, [], &[]).unwrap()).unwrap();
+        same(&server(&settings), &ServerOptions::default());
+        same(&intake(&settings), &IntakeOptions::default());
+        same(
+            &embedded_queue(&checked, 0),
+            &EmbeddedQueueOptions::default(),
+        );
+        same(&memory_queue(&settings), &MemoryQueueOptions::default());
+        same(&memory_store(&settings), &MemoryStoreOptions::default());
+        same(&embedded_store(&settings), &EmbeddedStoreOptions::default());
+        same(&indexer(&settings), &IndexerOptions::default());
+        same(&search(&settings), &SearchOptions::default());
+        same(&api(&settings), &ApiOptions::default());
+        same(&retention(&checked), &RetentionOptions::default());
+    }
+}
