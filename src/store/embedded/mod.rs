@@ -19,6 +19,7 @@ pub mod schema;
 pub mod segment;
 pub mod snapshot;
 pub mod spill;
+pub mod store;
 pub mod usage;
 pub mod verify;
 pub mod versions;
@@ -48,6 +49,7 @@ pub struct EmbeddedStore {
     /// As many permits as the channel has places: sending never blocks an async thread.
     places: Arc<Semaphore>,
     threads: Mutex<Vec<JoinHandle<()>>>,
+    read: store::Threads,
 }
 
 impl EmbeddedStore {
@@ -63,6 +65,7 @@ impl EmbeddedStore {
         faults: Option<FaultHook>,
     ) -> Result<Self> {
         let n_places = options.writes_waiting_max.max(1);
+        let read = store::Threads::start(options.read.clone())?;
         let disk = Arc::new(Disk::open(folder, options, faults)?);
         let (sender, receiver) = crossbeam_channel::bounded(n_places);
         let (wake, woken) = crossbeam_channel::bounded(1);
@@ -73,6 +76,7 @@ impl EmbeddedStore {
             commands: Mutex::new(Some(sender)),
             places: Arc::new(Semaphore::new(n_places)),
             threads: Mutex::new(threads),
+            read,
         })
     }
 

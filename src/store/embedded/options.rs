@@ -5,6 +5,7 @@ use std::time::Duration;
 use crate::store::embedded::columns::ColumnLimits;
 use crate::store::embedded::merge::MergeOptions;
 use crate::store::embedded::segment::write::SegmentOptions;
+use crate::store::embedded::store::ReadOptions;
 
 /// Memory: the head being filled and the one being flushed hold at most `2 × head_bytes_max` and what one `write` brings; a flush adds
 /// one column of one segment and the segment's compressed pages (about a tenth of the head).
@@ -25,6 +26,7 @@ pub struct EmbeddedStoreOptions {
     pub writes_waiting_max: usize,
     /// How long a write waits for room in memory before it is refused. Default: 30 s.
     pub write_wait_max: Duration,
+    pub read: ReadOptions,
 }
 
 impl Default for EmbeddedStoreOptions {
@@ -39,6 +41,7 @@ impl Default for EmbeddedStoreOptions {
             dead_letters_bytes_max: 64 << 20,
             writes_waiting_max: 16,
             write_wait_max: Duration::from_secs(30),
+            read: ReadOptions::default(),
         }
     }
 }

@@ -11,6 +11,7 @@ use crate::query::{Expr, Selection, TimeRange};
 use crate::record::{Position, RecordKey};
 use crate::store::embedded::read::filter::Filter;
 use crate::store::embedded::read::part::{Part, SystemColumns, all_rows};
+use crate::store::embedded::read::stats::StatsLimits;
 use crate::store::embedded::schema;
 use crate::store::embedded::snapshot::Snapshot;
 
@@ -18,6 +19,7 @@ use crate::store::embedded::snapshot::Snapshot;
 #[derive(Clone)]
 pub struct Context {
     pub pool: BlockingPool,
+    pub stats: StatsLimits,
 }
 
 /// Which records a question is about, made ready once.

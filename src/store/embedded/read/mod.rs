@@ -5,6 +5,7 @@
 
 pub mod bounds;
 pub mod context;
+pub mod fields;
 pub mod filter;
 pub mod histogram;
 pub mod kernels;
@@ -12,7 +13,10 @@ pub mod known;
 pub mod materialize;
 pub mod part;
 pub mod search;
+pub mod sketch;
 pub mod sought;
+pub mod stats;
+pub mod tally;
 pub mod term;
 pub mod values;
 

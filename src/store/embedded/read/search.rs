@@ -34,7 +34,7 @@ struct PartHits {
 struct Page {
     order: Order,
     after: Option<RecordKey>,
-    /// One more than the limit, to see whether more follow; 0: the count alone.
+    /// One more than the limit, to see whether more follow.
     n_rows: usize,
     wants_total: bool,
 }
@@ -48,10 +48,7 @@ pub fn search(
     let page = Page {
         order: request.order,
         after: request.after,
-        n_rows: match request.limit {
-            0 => 0,
-            limit => limit.saturating_add(1),
-        },
+        n_rows: request.limit.saturating_add(1),
         wants_total: request.wants_total,
     };
     let question = Arc::new(Question::new(&request.selection, cancel)?);
@@ -170,17 +167,14 @@ fn head_hits(
 ) -> Result<PartHits> {
     let matched = filter.matching_among(&question.rows_of(part)?)?;
     let count = matched.len();
-    let mut keys = Vec::new();
-    if 0 < page.n_rows {
-        keys = part.keys(&matched, &question.cancel)?;
-        keys.retain(|(key, _)| page.is_after(*key));
-        let compare = |a: &(RecordKey, u32), b: &(RecordKey, u32)| page.compare(a.0, b.0);
-        if page.n_rows < keys.len() {
-            keys.select_nth_unstable_by(page.n_rows, compare);
-            keys.truncate(page.n_rows);
-        }
-        keys.sort_unstable_by(compare);
+    let mut keys = part.keys(&matched, &question.cancel)?;
+    keys.retain(|(key, _)| page.is_after(*key));
+    let compare = |a: &(RecordKey, u32), b: &(RecordKey, u32)| page.compare(a.0, b.0);
+    if page.n_rows < keys.len() {
+        keys.select_nth_unstable_by(page.n_rows, compare);
+        keys.truncate(page.n_rows);
     }
+    keys.sort_unstable_by(compare);
     Ok(PartHits { count, keys })
 }
 
@@ -201,7 +195,7 @@ fn segment_hits(
         let matched = question.of_positions(part, filter.matching(all)?)?;
         hits.count = matched.len();
         let end = paged.end.saturating_sub(1);
-        if page.n_rows == 0 || paged.is_empty() {
+        if paged.is_empty() {
             return Ok(hits);
         }
         best_rows(&matched, paged.start..=end, page)

@@ -19,7 +19,8 @@ use crate::record::{Position, RecordKey, Value, key};
 use crate::store::embedded::columns::ColumnLimits;
 use crate::store::embedded::read::context::Context;
 use crate::store::embedded::read::materialize::is_wanted;
-use crate::store::embedded::read::{histogram, search};
+use crate::store::embedded::read::stats::StatsLimits;
+use crate::store::embedded::read::{fields, histogram, search, stats};
 use crate::store::embedded::segment::write::SegmentOptions;
 use crate::store::embedded::{EmbeddedStore, EmbeddedStoreOptions};
 use crate::store::testing;
@@ -38,6 +39,7 @@ fn context() -> Context {
     };
     Context {
         pool: BlockingPool::start(options).unwrap(),
+        stats: StatsLimits::default(),
     }
 }
 
@@ -97,7 +99,7 @@ fn naive_search(records: &[Record], request: &SearchRequest) -> SearchAnswer {
             Order::Descending => record.key < after,
         });
     }
-    let has_more = 0 < request.limit && request.limit < matched.len();
+    let has_more = request.limit < matched.len();
     matched.truncate(request.limit);
     let records = matched.into_iter().map(|record| {
         let mut record = sorted(record.clone());
