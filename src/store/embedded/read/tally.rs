@@ -312,12 +312,12 @@ impl Tally {
             }
             (Self::Min(own), Self::Min(theirs)) => {
                 each(own, theirs, places, |own, theirs| {
-                    better(own, theirs, Ordering::Less)
+                    better(own, theirs, Ordering::Less);
                 });
             }
             (Self::Max(own), Self::Max(theirs)) => {
                 each(own, theirs, places, |own, theirs| {
-                    better(own, theirs, Ordering::Greater)
+                    better(own, theirs, Ordering::Greater);
                 });
             }
             (Self::Percentile(_, own), Self::Percentile(_, theirs)) => {
@@ -325,7 +325,7 @@ impl Tally {
             }
             (Self::Distinct(own), Self::Distinct(theirs)) => {
                 each(own, theirs, places, |own, theirs| {
-                    own.merge(theirs, EXACT_TEXTS_MAX)
+                    own.merge(theirs, EXACT_TEXTS_MAX);
                 });
             }
             // Both come from the same list of aggregates.

@@ -1,46 +1,29 @@
 //! Answers over head and segments equal the naive ones, whatever was flushed when and however small pages and segments are.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
-use crate::common::blocking::{BlockingPool, BlockingPoolOptions};
 use crate::common::cancel::Cancel;
 use crate::query::{
-    CompiledSelection, Histogram, HistogramBucket, HistogramRequest, Order, SearchAnswer,
-    SearchRequest, Selection, Total,
+    Aggregate, AggregateKind, FieldsRequest, GroupBy, HistogramRequest, StatsAnswer, StatsRequest,
 };
-use crate::record::Record;
-use crate::record::value::ValueType;
-use crate::record::{Position, RecordKey, Value, key};
+use crate::record::{Position, Record, RecordKey, Value};
 use crate::store::embedded::columns::ColumnLimits;
-use crate::store::embedded::read::context::Context;
-use crate::store::embedded::read::materialize::is_wanted;
-use crate::store::embedded::read::stats::StatsLimits;
-use crate::store::embedded::read::{fields, histogram, search, stats};
 use crate::store::embedded::segment::write::SegmentOptions;
 use crate::store::embedded::{EmbeddedStore, EmbeddedStoreOptions};
-use crate::store::testing;
+use crate::store::memory::{MemoryStore, MemoryStoreOptions};
+use crate::store::{Store, contract, testing};
 
 const SEEDS: u64 = 10;
 const QUESTIONS: usize = 40;
 
 fn cancel() -> Cancel {
     Cancel::after(Duration::from_secs(60))
-}
-
-fn context() -> Context {
-    let options = BlockingPoolOptions {
-        threads_count: 2,
-        ..BlockingPoolOptions::default()
-    };
-    Context {
-        pool: BlockingPool::start(options).unwrap(),
-        stats: StatsLimits::default(),
-    }
 }
 
 fn options(rng: &mut SmallRng) -> EmbeddedStoreOptions {
@@ -60,21 +43,36 @@ fn options(rng: &mut SmallRng) -> EmbeddedStoreOptions {
     }
 }
 
-/// A store with random records, some of them flushed.
-async fn filled(rng: &mut SmallRng) -> (tempfile::TempDir, EmbeddedStore, Vec<Record>) {
+struct Stores {
+    _folder: tempfile::TempDir,
+    embedded: EmbeddedStore,
+    naive: MemoryStore,
+    records: Vec<Record>,
+}
+
+/// The same random records in an embedded store, some of them flushed, and in the naive one.
+async fn filled(rng: &mut SmallRng) -> Stores {
     let folder = tempfile::tempdir().unwrap();
     let store = EmbeddedStore::open(folder.path(), options(rng)).unwrap();
+    let naive = MemoryStore::new(MemoryStoreOptions::default());
     let mut all: Vec<Record> = Vec::new();
     for _ in 0..rng.random_range(1..6) {
         let count = rng.random_range(1..120);
         let records = testing::records(rng, all.len() as u64, count);
-        store.write(vec![testing::batch(&records)]).await.unwrap();
+        let batches = vec![testing::batch(&records)];
+        store.write(batches.clone()).await.unwrap();
+        naive.write(batches).await.unwrap();
         all.extend(records);
         if rng.random_bool(0.5) {
             store.flush().await.unwrap();
         }
     }
-    (folder, store, all)
+    Stores {
+        _folder: folder,
+        embedded: store,
+        naive,
+        records: all,
+    }
 }
 
 fn sorted(mut record: Record) -> Record {
@@ -82,63 +80,57 @@ fn sorted(mut record: Record) -> Record {
     record
 }
 
-fn naive_search(records: &[Record], request: &SearchRequest) -> SearchAnswer {
-    let selection = CompiledSelection::new(&request.selection).unwrap();
-    let mut matched: Vec<&Record> = records
-        .iter()
-        .filter(|record| selection.matches(record.key.position, *record))
-        .collect();
-    matched.sort_by_key(|record| record.key);
-    if request.order == Order::Descending {
-        matched.reverse();
-    }
-    let total = matched.len() as u64;
-    if let Some(after) = request.after {
-        matched.retain(|record| match request.order {
-            Order::Ascending => after < record.key,
-            Order::Descending => record.key < after,
-        });
-    }
-    let has_more = request.limit < matched.len();
-    matched.truncate(request.limit);
-    let records = matched.into_iter().map(|record| {
-        let mut record = sorted(record.clone());
-        record.fields.retain(|(key, value)| {
-            let is_json = value.as_value_ref().value_type() == ValueType::Json;
-            is_wanted(&key::address(key), is_json, request.fields.as_deref())
-        });
-        record
-    });
-    SearchAnswer {
-        records: records.collect(),
-        total: request.wants_total.then_some(Total {
-            value: total,
-            is_exact: true,
-        }),
-        has_more,
-        partial_reasons: Vec::new(),
-    }
+fn sorted_all(records: Vec<Record>) -> Vec<Record> {
+    records.into_iter().map(sorted).collect()
+}
+
+#[test]
+fn the_contract_holds() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let n_stores = AtomicUsize::new(0);
+    runtime.block_on(contract::check(|| {
+        let path = folder
+            .path()
+            .join(n_stores.fetch_add(1, Ordering::Relaxed).to_string());
+        async move {
+            std::fs::create_dir(&path).unwrap();
+            let store = EmbeddedStore::open(&path, EmbeddedStoreOptions::default()).unwrap();
+            Arc::new(store) as Arc<dyn Store>
+        }
+    }));
 }
 
 #[tokio::test]
 async fn search_and_get_equal_the_naive_answers() {
-    let context = context();
     for seed in 0..SEEDS {
         let mut rng = SmallRng::seed_from_u64(seed);
-        let (_folder, store, records) = filled(&mut rng).await;
-        let snapshot = store.snapshot();
+        let stores = filled(&mut rng).await;
         for number in 0..QUESTIONS {
-            let request = testing::search_request(&mut rng, &records);
-            let expected = naive_search(&records, &request);
-            let mut answer = search::search(&context, &snapshot, &request, &cancel()).unwrap();
-            answer.records = answer.records.into_iter().map(sorted).collect();
+            let request = testing::search_request(&mut rng, &stores.records);
+            let mut expected = stores
+                .naive
+                .search(request.clone(), cancel())
+                .await
+                .unwrap();
+            let mut answer = stores
+                .embedded
+                .search(request.clone(), cancel())
+                .await
+                .unwrap();
+            answer.records = sorted_all(answer.records);
+            expected.records = sorted_all(expected.records);
             assert_eq!(
                 answer, expected,
                 "seed {seed} question {number}: {request:?}"
             );
         }
-        for record in &records {
-            let found = search::get(&context, &snapshot, record.key, &cancel()).unwrap();
+        for record in &stores.records {
+            let found = stores.embedded.get(record.key, cancel()).await.unwrap();
             assert_eq!(
                 found.map(sorted),
                 Some(sorted(record.clone())),
@@ -152,91 +144,158 @@ async fn search_and_get_equal_the_naive_answers() {
                 seq: 1 << 40,
             },
         };
-        let found = search::get(&context, &snapshot, nowhere, &cancel()).unwrap();
-        assert_eq!(found, None);
-    }
-}
-
-fn matching<'a>(records: &'a [Record], selection: &Selection) -> Vec<&'a Record> {
-    let selection = CompiledSelection::new(selection).unwrap();
-    let matches = |record: &&Record| selection.matches(record.key.position, *record);
-    records.iter().filter(matches).collect()
-}
-
-/// The value that counts at an address: see `read::values`.
-fn value_of<'a>(record: &'a Record, address: &str) -> Option<&'a Value> {
-    let fields = record.fields.iter();
-    let held = fields.filter(|(k, v)| key::address(k) == address && *v != Value::Null);
-    held.min_by(|a, b| a.0.cmp(&b.0)).map(|(_, value)| value)
-}
-
-fn naive_histogram(records: &[Record], request: &HistogramRequest) -> Histogram {
-    let mut buckets: BTreeMap<i64, Vec<Option<String>>> = BTreeMap::new();
-    let mut overall: BTreeMap<String, u64> = BTreeMap::new();
-    for record in matching(records, &request.selection) {
-        let time = record.key.timestamp_ns;
-        let start = time.div_euclid(request.interval_ns) * request.interval_ns;
-        let value = request.by.as_ref().and_then(|by| value_of(record, by));
-        let value = value.map(|value| value.as_value_ref().text().into_owned());
-        if let Some(value) = &value {
-            *overall.entry(value.clone()).or_default() += 1;
-        }
-        buckets.entry(start).or_default().push(value);
-    }
-    let mut order: Vec<(String, u64)> = overall.into_iter().collect();
-    order.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    order.truncate(request.by_limit);
-    let total = buckets.values().map(|values| values.len() as u64).sum();
-    let buckets = buckets.into_iter().map(|(start_ns, values)| {
-        let mut by = Vec::new();
-        if request.by.is_some() {
-            let mut rest = values.len() as u64;
-            for (value, _) in &order {
-                let count = values.iter().filter(|v| v.as_ref() == Some(value)).count() as u64;
-                if 0 < count {
-                    by.push((Some(value.clone()), count));
-                    rest -= count;
-                }
-            }
-            if 0 < rest {
-                by.push((None, rest));
-            }
-        }
-        HistogramBucket {
-            start_ns,
-            count: values.len() as u64,
-            by,
-        }
-    });
-    Histogram {
-        buckets: buckets.collect(),
-        total,
-        partial_reasons: Vec::new(),
+        assert_eq!(stores.embedded.get(nowhere, cancel()).await.unwrap(), None);
     }
 }
 
 #[tokio::test]
 async fn histograms_equal_the_naive_ones() {
-    let context = context();
     for seed in 0..SEEDS {
         let mut rng = SmallRng::seed_from_u64(1_000 + seed);
-        let (_folder, store, records) = filled(&mut rng).await;
-        let snapshot = store.snapshot();
+        let stores = filled(&mut rng).await;
         for number in 0..QUESTIONS {
             let seconds = [1, 7, 60, 3_600, 86_400];
             let request = HistogramRequest {
-                selection: testing::selection(&mut rng, records.len() as u64),
+                selection: testing::selection(&mut rng, stores.records.len() as u64),
                 interval_ns: seconds.choose(&mut rng).unwrap() * 1_000_000_000,
                 by: rng.random::<bool>().then(|| testing::address(&mut rng)),
                 by_limit: rng.random_range(0..5),
             };
-            let answer =
-                histogram::histogram(&context, &snapshot, request.clone(), &cancel()).unwrap();
-            let expected = naive_histogram(&records, &request);
+            let answer = stores
+                .embedded
+                .histogram(request.clone(), cancel())
+                .await
+                .unwrap();
+            let expected = stores
+                .naive
+                .histogram(request.clone(), cancel())
+                .await
+                .unwrap();
             assert_eq!(
                 answer, expected,
                 "seed {seed} question {number}: {request:?}"
             );
+        }
+    }
+}
+
+#[tokio::test]
+async fn field_summaries_equal_the_naive_ones() {
+    for seed in 0..SEEDS {
+        let mut rng = SmallRng::seed_from_u64(2_000 + seed);
+        let stores = filled(&mut rng).await;
+        for number in 0..QUESTIONS {
+            let request = FieldsRequest {
+                selection: testing::selection(&mut rng, stores.records.len() as u64),
+                top: rng.random_range(0..6),
+                fields: rng
+                    .random_bool(0.3)
+                    .then(|| vec![testing::address(&mut rng)]),
+            };
+            let answer = stores
+                .embedded
+                .fields(request.clone(), cancel())
+                .await
+                .unwrap();
+            let expected = stores
+                .naive
+                .fields(request.clone(), cancel())
+                .await
+                .unwrap();
+            assert_eq!(
+                answer, expected,
+                "seed {seed} question {number}: {request:?}"
+            );
+        }
+    }
+}
+
+fn stats_request(rng: &mut SmallRng, n_records: u64) -> StatsRequest {
+    let by: Vec<GroupBy> = (0..rng.random_range(0..3))
+        .map(|_| match rng.random_range(0..3) {
+            0 => GroupBy::Time(*[1_000_000_000, 60_000_000_000].choose(rng).unwrap()),
+            _ => GroupBy::Field(testing::address(rng)),
+        })
+        .collect();
+    let kinds = [
+        AggregateKind::Count,
+        AggregateKind::CountField,
+        AggregateKind::Sum,
+        AggregateKind::Avg,
+        AggregateKind::Min,
+        AggregateKind::Max,
+        AggregateKind::Percentile(0.0),
+        AggregateKind::Percentile(37.5),
+        AggregateKind::Percentile(99.0),
+        AggregateKind::Distinct,
+    ];
+    let aggregates: Vec<Aggregate> = (0..rng.random_range(1..4))
+        .map(|index| Aggregate {
+            label: index.to_string(),
+            kind: kinds.choose(rng).unwrap().clone(),
+            field: testing::address(rng),
+        })
+        .collect();
+    // Sums of doubles differ in their last digits with the order of adding: only what is exact may sort.
+    let is_exact = |aggregate: &Aggregate| {
+        matches!(
+            aggregate.kind,
+            AggregateKind::Count | AggregateKind::CountField | AggregateKind::Distinct
+        )
+    };
+    let mut sort: Vec<(usize, bool)> = Vec::new();
+    for (index, aggregate) in aggregates.iter().enumerate() {
+        if is_exact(aggregate) && rng.random() {
+            sort.push((by.len() + index, rng.random()));
+        }
+    }
+    if !by.is_empty() && rng.random() {
+        sort.push((rng.random_range(0..by.len()), rng.random()));
+    }
+    StatsRequest {
+        selection: testing::selection(rng, n_records),
+        by,
+        aggregates,
+        sort,
+        limit: *[1, 3, 1_000].choose(rng).unwrap(),
+    }
+}
+
+fn assert_same_stats(answer: &StatsAnswer, expected: &StatsAnswer, context: &str) {
+    assert_eq!(answer.n_groups, expected.n_groups, "{context}");
+    assert_eq!(answer.groups.len(), expected.groups.len(), "{context}");
+    assert!(answer.approximate.is_empty(), "{context}");
+    for (group, other) in answer.groups.iter().zip(&expected.groups) {
+        assert_eq!(group.by, other.by, "{context}");
+        for (value, other) in group.values.iter().zip(&other.values) {
+            let is_same = match (value, other) {
+                (Value::Float(a), Value::Float(b)) => (a - b).abs() <= 1e-9 * a.abs().max(b.abs()),
+                // The least of 1 and 1.0 is either.
+                (Value::Int(a), Value::Float(b)) | (Value::Float(b), Value::Int(a)) => {
+                    *a as f64 == *b
+                }
+                (a, b) => a == b,
+            };
+            assert!(is_same, "{group:?} {other:?}: {context}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn stats_equal_the_naive_ones() {
+    for seed in 0..SEEDS {
+        let mut rng = SmallRng::seed_from_u64(3_000 + seed);
+        let stores = filled(&mut rng).await;
+        for number in 0..QUESTIONS {
+            let request = stats_request(&mut rng, stores.records.len() as u64);
+            let answer = stores
+                .embedded
+                .stats(request.clone(), cancel())
+                .await
+                .unwrap();
+            let expected = stores.naive.stats(request.clone(), cancel()).await.unwrap();
+            let context = format!("seed {seed} question {number}: {request:?}");
+            assert_same_stats(&answer, &expected, &context);
         }
     }
 }
