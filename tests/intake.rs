@@ -7,8 +7,6 @@
     reason = "a broken test should stop, and its tables may be long"
 )]
 
-mod fakes;
-
 use axum::Router;
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
@@ -17,22 +15,33 @@ use serde_json::{Value, json};
 use std::io::Write as _;
 use tower::ServiceExt as _;
 
-use fakes::{FakeQueue, FakeStore};
 use logyard::common::metrics::Metrics;
 use logyard::intake::{IntakeOptions, IntakeState, routes};
-use logyard::record::{DeadLetter, EntryRef, Position, ValueRef};
+use logyard::queue::Queue as _;
+use logyard::queue::memory::{MemoryQueue, MemoryQueueOptions};
+use logyard::record::{
+    Batch, BatchBuilder, Checkpoint, DeadLetterRef, EntryRef, Position, QueuedBatch, ValueRef,
+};
+use logyard::store::memory::{MemoryStore, MemoryStoreOptions};
+use logyard::store::{DeadLetterRequest, Store as _};
 use std::sync::Arc;
 use std::time::Duration;
 
 struct Setup {
     router: Router,
-    queue: Arc<FakeQueue>,
-    store: Arc<FakeStore>,
+    queue: Arc<MemoryQueue>,
+    store: Arc<MemoryStore>,
 }
 
 fn setup_with(options: IntakeOptions) -> Setup {
-    let queue = Arc::new(FakeQueue::default());
-    let store = Arc::new(FakeStore::default());
+    setup_on(
+        Arc::new(MemoryQueue::new(MemoryQueueOptions::default())),
+        options,
+    )
+}
+
+fn setup_on(queue: Arc<MemoryQueue>, options: IntakeOptions) -> Setup {
+    let store = Arc::new(MemoryStore::new(MemoryStoreOptions::default()));
     let state = IntakeState::new(
         queue.clone(),
         store.clone(),
@@ -43,6 +52,49 @@ fn setup_with(options: IntakeOptions) -> Setup {
         router: routes(state),
         queue,
         store,
+    }
+}
+
+impl Setup {
+    fn entries(&self) -> u64 {
+        self.queue.backlog().end.next_seq(0)
+    }
+
+    async fn batches(&self) -> Vec<Batch> {
+        let from = Checkpoint::default();
+        let batches = self.queue.read(&from, usize::MAX, Duration::ZERO).await.unwrap();
+        batches.into_iter().map(|queued| queued.batch).collect()
+    }
+
+    /// Makes the store hold dead letters at positions that the queue does not use.
+    async fn keep_letters(&self, seq: u64, raws: &[&str]) {
+        let mut builder = BatchBuilder::new(7);
+        for raw in raws {
+            builder.dead_letter(DeadLetterRef {
+                code: "invalid_json",
+                reason: "why",
+                source: Some("web"),
+                raw: raw.as_bytes(),
+            });
+        }
+        let first = Position { partition: 0, seq };
+        let batch = builder.finish();
+        self.store
+            .write(vec![QueuedBatch { first, batch }])
+            .await
+            .unwrap();
+    }
+
+    async fn letters(&self) -> Vec<u64> {
+        let request = DeadLetterRequest {
+            limit: 100,
+            ..DeadLetterRequest::default()
+        };
+        let page = self.store.dead_letters(request).await.unwrap();
+        page.letters
+            .iter()
+            .map(|letter| letter.position.seq)
+            .collect()
     }
 }
 
@@ -85,7 +137,7 @@ async fn lines_are_stored_or_named_in_the_answer() {
             "durability": "memory", "position": "0-0", "replayed": false
         })
     );
-    assert_eq!(setup.queue.entries(), 3);
+    assert_eq!(setup.entries(), 3);
 }
 
 #[tokio::test]
@@ -177,7 +229,7 @@ async fn what_is_refused_is_not_stored_and_says_why() {
         assert_eq!(got.as_u16(), status, "{code}: {answer}");
         assert_eq!(answer["error"]["code"], code, "{answer}");
     }
-    assert_eq!(setup.queue.entries(), 0);
+    assert_eq!(setup.entries(), 0);
     let (status, _) = send(&setup.router, post("/logs", &[], "good again")).await;
     assert_eq!(status, StatusCode::CREATED);
 }
@@ -218,7 +270,7 @@ async fn a_retry_with_the_same_key_answers_as_the_first_and_stores_nothing() {
     assert_eq!(second["replayed"], true);
     second["replayed"] = false.into();
     assert_eq!(first, second);
-    assert_eq!(setup.queue.entries(), 2);
+    assert_eq!(setup.entries(), 2);
     for (path, body) in [("/logs", "{\"a\":2}"), ("/logs?source=x", body)] {
         let (status, answer) = send(&setup.router, post(path, &key, body)).await;
         assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{answer}");
@@ -234,7 +286,7 @@ async fn an_empty_array_is_no_fault_and_stores_nothing() {
         (&answer["accepted"], &answer["position"]),
         (&json!(0), &Value::Null)
     );
-    assert_eq!(setup.queue.entries(), 0);
+    assert_eq!(setup.entries(), 0);
 }
 
 #[tokio::test]
@@ -246,17 +298,14 @@ async fn waiting_for_the_index_ends_with_it_or_with_the_limit() {
     let request = || post("/logs?wait_for=indexed", &[], "x\ny\n");
     let (status, answer) = send(&setup.router, request()).await;
     assert_eq!((status.as_u16(), &answer["indexed"]), (201, &json!(false)));
-    let (router, store) = (setup.router.clone(), setup.store.clone());
+    let router = setup.router.clone();
     let waiting = tokio::spawn(async move { send(&router, request()).await });
     tokio::time::sleep(Duration::from_millis(100)).await;
-    store
-        .searchable
-        .send_modify(|checkpoint| checkpoint.advance(0, 3));
+    // Entries 0 and 1 are of the first request, 2 and 3 of the one that waits.
+    setup.keep_letters(0, &["0", "1", "2"]).await;
     tokio::time::sleep(Duration::from_millis(100)).await;
     assert!(!waiting.is_finished());
-    store
-        .searchable
-        .send_modify(|checkpoint| checkpoint.advance(0, 4));
+    setup.keep_letters(3, &["3"]).await;
     let (_, answer) = waiting.await.unwrap();
     assert_eq!(answer["indexed"], true);
 }
@@ -290,7 +339,7 @@ async fn the_defaults_and_the_mode_of_durability_are_passed_on() {
     let request = post("/logs?source=web&level=INFO", &[], "hello");
     let response = setup.router.clone().oneshot(request).await.unwrap();
     assert_eq!(response.headers()["x-durability"], "memory");
-    let batches = setup.queue.batches();
+    let batches = setup.batches().await;
     let EntryRef::Record(record) = batches[0].entries().next().unwrap() else {
         panic!()
     };
@@ -299,26 +348,12 @@ async fn the_defaults_and_the_mode_of_durability_are_passed_on() {
     }
 }
 
-fn letter(seq: u64, raw: &str) -> DeadLetter {
-    DeadLetter {
-        position: Position { partition: 0, seq },
-        arrival_ns: 7,
-        code: "invalid_json".into(),
-        reason: "why".into(),
-        source: Some("web".into()),
-        raw: raw.into(),
-    }
-}
-
 #[tokio::test]
 async fn letters_that_are_records_now_move_and_the_others_stay() {
     let setup = setup();
-    *setup.store.letters.lock().unwrap() = vec![
-        letter(3, "{\"a\":1}"),
-        letter(5, "{broken"),
-        letter(8, "{\"b\":1}"),
-    ];
-    let body = r#"{"ids":["0-3","0-5","0-99","garbage","0-3"]}"#;
+    let raws = ["{\"a\":1}", "{broken", "{\"b\":1}"];
+    setup.keep_letters(103, &raws).await;
+    let body = r#"{"ids":["0-103","0-104","0-999","garbage","0-103"]}"#;
     let (status, answer) = send(&setup.router, post("/dead-letters/replay", &[], body)).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
     assert_eq!(
@@ -327,29 +362,31 @@ async fn letters_that_are_records_now_move_and_the_others_stay() {
     );
     assert_eq!(
         answer["results"][0],
-        json!({"id": "0-3", "outcome": "replayed", "position": "0-0"})
+        json!({"id": "0-103", "outcome": "replayed", "position": "0-0"})
     );
     assert_eq!(answer["results"][1]["code"], "invalid_json");
-    assert_eq!(setup.store.positions(), [5, 8]);
-    let batches = setup.queue.batches();
+    assert_eq!(setup.letters().await, [105, 104]);
+    let batches = setup.batches().await;
     assert_eq!(batches[0].arrival_ns(), 7);
 
     let all = post("/dead-letters/replay", &[], r#"{"q":"","as":"text"}"#);
     let (_, answer) = send(&setup.router, all).await;
     assert_eq!(answer["replayed"], 2, "{answer}");
-    assert!(setup.store.positions().is_empty());
+    assert!(setup.letters().await.is_empty());
 }
 
 #[tokio::test]
 async fn a_replay_broken_off_before_its_deletion_does_not_double() {
-    let setup = setup();
+    let mut setup = setup();
     for _ in 0..2 {
-        *setup.store.letters.lock().unwrap() = vec![letter(3, "{\"a\":1}")];
-        let request = post("/dead-letters/replay", &[], r#"{"ids":["0-3"]}"#);
+        // The same letter again, as after a crash between the append and the deletion.
+        setup = setup_on(setup.queue, IntakeOptions::default());
+        setup.keep_letters(103, &["{\"a\":1}"]).await;
+        let request = post("/dead-letters/replay", &[], r#"{"ids":["0-103"]}"#);
         let (_, answer) = send(&setup.router, request).await;
         assert_eq!(answer["results"][0]["position"], "0-0");
     }
-    assert_eq!(setup.queue.entries(), 1);
+    assert_eq!(setup.entries(), 1);
 }
 
 #[tokio::test]
