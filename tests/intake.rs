@@ -62,7 +62,11 @@ impl Setup {
 
     async fn batches(&self) -> Vec<Batch> {
         let from = Checkpoint::default();
-        let batches = self.queue.read(&from, usize::MAX, Duration::ZERO).await.unwrap();
+        let batches = self
+            .queue
+            .read(&from, usize::MAX, Duration::ZERO)
+            .await
+            .unwrap();
         batches.into_iter().map(|queued| queued.batch).collect()
     }
 
