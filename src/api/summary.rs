@@ -132,7 +132,8 @@ pub async fn stats(
         sort,
         limit: usize::try_from(limit).unwrap_or(usize::MAX),
     };
-    let encode = |answer: &_| Ok(encode::stats(answer, &by_labels, &by, &aggregates));
+    let labels = by_labels.clone();
+    let encode = move |answer: &_| Ok(encode::stats(answer, &labels, &by, &aggregates));
     let (object, outcome) = state
         .searcher
         .stats(request, &by_labels, wants_fresh(&headers), encode)

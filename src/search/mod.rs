@@ -104,12 +104,14 @@ impl Searcher {
         &self,
         request: SearchRequest,
         is_fresh: bool,
-        encode: impl FnOnce(&SearchAnswer) -> Result<Vec<u8>>,
+        encode: impl FnOnce(&SearchAnswer) -> Result<Vec<u8>> + Send + 'static,
     ) -> Answered {
         let key = self.key("search", &request, &request.selection.range);
         self.answer("search", key, is_fresh, async |cancel| {
             let answer = self.store.search(request, cancel).await?;
-            encode(&answer)
+            let is_whole = answer.partial_reasons.is_empty();
+            let n_items = answer.records.len();
+            encoded(answer, is_whole, n_items, encode).await
         })
         .await
     }
@@ -118,12 +120,14 @@ impl Searcher {
         &self,
         request: HistogramRequest,
         is_fresh: bool,
-        encode: impl FnOnce(&Histogram) -> Result<Vec<u8>>,
+        encode: impl FnOnce(&Histogram) -> Result<Vec<u8>> + Send + 'static,
     ) -> Answered {
         let key = self.key("histogram", &request, &request.selection.range);
         self.answer("histogram", key, is_fresh, async |cancel| {
             let answer = self.store.histogram(request, cancel).await?;
-            encode(&answer)
+            let is_whole = answer.partial_reasons.is_empty();
+            let n_items = answer.buckets.len();
+            encoded(answer, is_whole, n_items, encode).await
         })
         .await
     }
@@ -132,12 +136,14 @@ impl Searcher {
         &self,
         request: FieldsRequest,
         is_fresh: bool,
-        encode: impl FnOnce(&FieldsAnswer) -> Result<Vec<u8>>,
+        encode: impl FnOnce(&FieldsAnswer) -> Result<Vec<u8>> + Send + 'static,
     ) -> Answered {
         let key = self.key("fields", &request, &request.selection.range);
         self.answer("fields", key, is_fresh, async |cancel| {
             let answer = self.store.fields(request, cancel).await?;
-            encode(&answer)
+            let is_whole = answer.partial_reasons.is_empty();
+            let n_items = answer.fields.len();
+            encoded(answer, is_whole, n_items, encode).await
         })
         .await
     }
@@ -148,12 +154,14 @@ impl Searcher {
         request: StatsRequest,
         labels: &[String],
         is_fresh: bool,
-        encode: impl FnOnce(&StatsAnswer) -> Result<Vec<u8>>,
+        encode: impl FnOnce(&StatsAnswer) -> Result<Vec<u8>> + Send + 'static,
     ) -> Answered {
         let key = self.key("stats", &(&request, labels), &request.selection.range);
         self.answer("stats", key, is_fresh, async |cancel| {
             let answer = self.store.stats(request, cancel).await?;
-            encode(&answer)
+            let is_whole = answer.partial_reasons.is_empty();
+            let n_items = answer.groups.len();
+            encoded(answer, is_whole, n_items, encode).await
         })
         .await
     }
@@ -192,14 +200,14 @@ impl Searcher {
         kind: &'static str,
         key: CacheKey,
         is_fresh: bool,
-        ask: impl AsyncFnOnce(Cancel) -> Result<Vec<u8>>,
+        ask: impl AsyncFnOnce(Cancel) -> Result<Encoded>,
     ) -> Answered {
         if is_fresh {
             self.metrics.cache.bypasses.inc();
             let cancel = Cancel::after(self.options.timeout);
             let _guard = cancel.guard();
             let answer = self.observed(kind, ask(cancel)).await?;
-            return Ok((answer.into(), Outcome::Bypass));
+            return Ok((answer.bytes, Outcome::Bypass));
         }
         if let Some(answer) = self.cache.get(key).await {
             self.metrics.cache.hits.inc();
@@ -218,11 +226,17 @@ impl Searcher {
         }
         self.metrics.cache.misses.inc();
         // If this client leaves, the slot stays empty and the next one that waits asks.
-        let answer = Bytes::from(self.observed(kind, ask(cancel.clone())).await?);
+        let Encoded {
+            bytes: answer,
+            is_whole,
+        } = self.observed(kind, ask(cancel.clone())).await?;
         *slot = Some(answer.clone());
-        self.cache
-            .put(key, answer.clone(), self.options.time_to_live)
-            .await;
+        // What is missing may be there again in a moment, without any change of the version.
+        if is_whole {
+            self.cache
+                .put(key, answer.clone(), self.options.time_to_live)
+                .await;
+        }
         drop(slot);
         self.flights.lock().remove(&key);
         Ok((answer, Outcome::Miss))
@@ -263,6 +277,35 @@ impl Searcher {
             ),
         )
     }
+}
+
+/// An answer's bytes, and whether nothing was missing in it.
+struct Encoded {
+    bytes: Bytes,
+    is_whole: bool,
+}
+
+/// Answers with more items are encoded apart from the threads that serve HTTP.
+const ENCODED_AT_ONCE_MAX: usize = 64;
+
+async fn encoded<A: Send + 'static>(
+    answer: A,
+    is_whole: bool,
+    n_items: usize,
+    encode: impl FnOnce(&A) -> Result<Vec<u8>> + Send + 'static,
+) -> Result<Encoded> {
+    let bytes = if n_items <= ENCODED_AT_ONCE_MAX {
+        encode(&answer)?
+    } else {
+        let encoding = tokio::task::spawn_blocking(move || encode(&answer));
+        encoding
+            .await
+            .map_err(|e| Error::internal("an answer could not be encoded").with_source(e))??
+    };
+    Ok(Encoded {
+        bytes: bytes.into(),
+        is_whole,
+    })
 }
 
 struct Hash(Xxh3);

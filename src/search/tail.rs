@@ -20,6 +20,8 @@ const WINDOW_SEQS: u64 = 10_000;
 const PORTIONS_AHEAD: usize = 16;
 /// A tail resumes at most so many positions back.
 const RESUME_SEQS_MAX: u64 = 5_000_000;
+/// Batches with more entries are filtered apart from the threads that serve HTTP.
+const FILTERED_AT_ONCE_MAX: u32 = 64;
 /// Records of a first backfill.
 pub const BACKFILL_MAX: usize = 10_000;
 /// The indexer gets so long to reach the seam.
@@ -48,7 +50,7 @@ impl Searcher {
             )
             .with_parameter("backfill"));
         }
-        let compiled = CompiledSelection::new(&request.selection)?;
+        let compiled = Arc::new(CompiledSelection::new(&request.selection)?);
         // First the subscription, then the seam: what arrives between the two is in both, and is taken from the store.
         let batches = self.queue.subscribe();
         let seam = self.queue.backlog().end;
@@ -80,7 +82,7 @@ impl Searcher {
 struct Follower {
     searcher: Arc<Searcher>,
     selection: Selection,
-    compiled: CompiledSelection,
+    compiled: Arc<CompiledSelection>,
     /// What was sent or skipped, for each partition.
     next: Checkpoint,
     sender: mpsc::Sender<Result<Vec<Record>>>,
@@ -101,9 +103,10 @@ impl Follower {
             Some(after) => {
                 // Partitions other than the one resumed begin now.
                 self.next = seam.clone();
-                self.next
-                    .0
-                    .insert(after.partition, after.seq.saturating_add(1));
+                // An id from another life of the queue may lie beyond its end.
+                let seen = after.seq.saturating_add(1);
+                let resumed = seen.min(seam.next_seq(after.partition));
+                self.next.0.insert(after.partition, resumed);
                 self.catch_up(&seam).await
             }
             None => self.begin(seam, backfill).await,
@@ -138,18 +141,29 @@ impl Follower {
             return Ok(());
         }
         self.wait_indexed(&seam).await?;
-        let request = SearchRequest {
-            selection: self.selection.clone(),
-            order: Order::Descending,
-            limit: backfill,
-            after: None,
-            wants_total: false,
-            fields: None,
-        };
-        let answer = self.searcher.records(request).await;
-        let mut records = self.or_tell(answer).await?.records;
-        records.retain(|record| seam.covers(record.key.position));
-        self.send(records).await
+        let mut found: Vec<Record> = Vec::new();
+        let mut after = None;
+        // Under load a whole page may be newer than the seam: go on until enough lies before it.
+        loop {
+            let request = SearchRequest {
+                selection: self.selection.clone(),
+                order: Order::Descending,
+                limit: backfill,
+                after,
+                wants_total: false,
+                fields: None,
+            };
+            let answer = self.searcher.records(request).await;
+            let page = self.or_tell(answer).await?;
+            after = page.records.last().map(|record| record.key);
+            let before_seam = |record: &Record| seam.covers(record.key.position);
+            found.extend(page.records.into_iter().filter(before_seam));
+            if backfill <= found.len() || !page.has_more || after.is_none() {
+                break;
+            }
+        }
+        found.truncate(backfill);
+        self.send(found).await
     }
 
     /// Everything from `next` to the seam, from the store.
@@ -183,16 +197,15 @@ impl Follower {
     async fn live(&mut self, queued: &QueuedBatch) -> Result<(), Gone> {
         let partition = queued.first.partition;
         let next = self.next.next_seq(partition);
-        let mut records = Vec::new();
-        for (seq, entry) in (queued.first.seq..).zip(queued.batch.entries()) {
-            let position = Position { partition, seq };
-            if let EntryRef::Record(record) = entry
-                && next <= seq
-                && self.compiled.matches(position, &record)
-            {
-                records.push(owned(&record, position));
-            }
-        }
+        let records = if queued.batch.len() <= FILTERED_AT_ONCE_MAX {
+            matching(queued, next, &self.compiled)
+        } else {
+            let (queued, compiled) = (queued.clone(), Arc::clone(&self.compiled));
+            let filtering =
+                tokio::task::spawn_blocking(move || matching(&queued, next, &compiled)).await;
+            let broken = |e| Error::internal("a tail's filter broke off").with_source(e);
+            self.or_tell(filtering.map_err(broken)).await?
+        };
         self.next.advance(partition, queued.next_seq());
         self.send(records).await
     }
@@ -232,6 +245,22 @@ impl Follower {
     }
 }
 
+/// The records from position `next` on that match.
+fn matching(queued: &QueuedBatch, next: u64, compiled: &CompiledSelection) -> Vec<Record> {
+    let partition = queued.first.partition;
+    let mut records = Vec::new();
+    for (seq, entry) in (queued.first.seq..).zip(queued.batch.entries()) {
+        let position = Position { partition, seq };
+        if let EntryRef::Record(record) = entry
+            && next <= seq
+            && compiled.matches(position, &record)
+        {
+            records.push(owned(&record, position));
+        }
+    }
+    records
+}
+
 fn owned(record: &RecordRef<'_>, position: Position) -> Record {
     Record {
         key: RecordKey {
@@ -246,3 +275,6 @@ fn owned(record: &RecordRef<'_>, position: Position) -> Record {
             .collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -31,7 +31,10 @@ async fn ask(searcher: &Searcher, question: u128, is_fresh: bool, asked: &Atomic
         .answer("search", key(question), is_fresh, async |_| {
             asked.fetch_add(1, AtomicOrdering::Relaxed);
             tokio::time::sleep(Duration::from_millis(30)).await;
-            Ok(b"answer".to_vec())
+            Ok(Encoded {
+                bytes: Bytes::from_static(b"answer"),
+                is_whole: true,
+            })
         })
         .await;
     let (answer, outcome) = answered.unwrap();
@@ -89,6 +92,22 @@ async fn an_error_is_no_answer_to_others() {
         })
         .await;
     failed.unwrap_err();
+    let asked = AtomicU64::new(0);
+    assert_eq!(ask(&searcher, 1, false, &asked).await, Outcome::Miss);
+}
+
+#[tokio::test]
+async fn a_partial_answer_is_not_kept() {
+    let searcher = searcher(Arc::new(InProcessCache::new(1 << 20)));
+    let partial = searcher
+        .answer("search", key(1), false, async |_| {
+            Ok(Encoded {
+                bytes: Bytes::from_static(b"half"),
+                is_whole: false,
+            })
+        })
+        .await;
+    assert_eq!(&partial.unwrap().0[..], b"half");
     let asked = AtomicU64::new(0);
     assert_eq!(ask(&searcher, 1, false, &asked).await, Outcome::Miss);
 }

@@ -76,6 +76,8 @@ struct State {
     /// Sorted by position.
     letters: Vec<StoredLetter>,
     size_bytes: usize,
+    /// Times of the oldest and the newest record.
+    span_ns: Option<(i64, i64)>,
     /// Field keys are shared between records.
     keys: HashMap<Box<str>, Arc<str>, ahash::RandomState>,
 }
@@ -199,6 +201,7 @@ impl State {
             size_bytes,
         };
         self.size_bytes += size_bytes;
+        self.span_ns = span_with(self.span_ns, record.timestamp_ns);
         match self.parts.last_mut() {
             Some(part) if part.len() < PART_RECORDS => Arc::make_mut(part).push(stored),
             _ => self.parts.push(Arc::new(vec![stored])),
@@ -225,6 +228,11 @@ impl State {
             .partition_point(|stored| stored.letter.position < position);
         self.letters.insert(at, StoredLetter { letter, size_bytes });
     }
+}
+
+fn span_with(span_ns: Option<(i64, i64)>, ns: i64) -> Option<(i64, i64)> {
+    let (oldest, newest) = span_ns.unwrap_or((ns, ns));
+    Some((oldest.min(ns), newest.max(ns)))
 }
 
 fn text_bytes(value: &Value) -> usize {
@@ -409,6 +417,10 @@ impl Store for MemoryStore {
             .map_err(|e| Error::internal("a clean-up in memory broke off").with_source(e))?;
         if !dry_run && plan.report.records != 0 {
             let mut state = self.state.write();
+            let left = plan.parts.iter().flat_map(|part| part.iter());
+            state.span_ns = left.fold(None, |span_ns, stored| {
+                span_with(span_ns, stored.record.key.timestamp_ns)
+            });
             state.parts = plan.parts;
             state.size_bytes = state.size_bytes.saturating_sub(plan.freed_bytes);
             drop(state);
@@ -419,8 +431,6 @@ impl Store for MemoryStore {
 
     async fn usage(&self) -> Result<Usage> {
         let state = self.state.read();
-        let keys = state.parts.iter().flat_map(|part| part.iter());
-        let times = || keys.clone().map(|stored| stored.record.key.timestamp_ns);
         let records = state.parts.iter().map(|part| part.len() as u64).sum();
         Ok(Usage {
             records,
@@ -429,8 +439,8 @@ impl Store for MemoryStore {
             disk_bytes: 0,
             head_records: records,
             head_bytes: state.size_bytes as u64,
-            oldest_ns: times().min(),
-            newest_ns: times().max(),
+            oldest_ns: state.span_ns.map(|(oldest, _)| oldest),
+            newest_ns: state.span_ns.map(|(_, newest)| newest),
             degraded: Vec::new(),
         })
     }
