@@ -81,8 +81,20 @@ struct Corpus {
     rare: Vec<String>,
 }
 
+/// `-- PAGE_ROWS FINGERPRINT_BITS ROW_SET_BITS_PER_ROW`, each where it is not the default.
+fn options() -> IndexOptions {
+    let default = IndexOptions::default();
+    let mut numbers = std::env::args().filter_map(|arg| arg.parse().ok());
+    IndexOptions {
+        page_rows: numbers.next().unwrap_or(default.page_rows),
+        fingerprint_bits: numbers.next().unwrap_or(default.fingerprint_bits),
+        row_set_bits_per_row: numbers.next().unwrap_or(default.row_set_bits_per_row),
+        ..default
+    }
+}
+
 fn build(corpus: &Corpus) -> Vec<u8> {
-    let mut builder = IndexBuilder::new(corpus.n_rows, IndexOptions::default());
+    let mut builder = IndexBuilder::new(corpus.n_rows, options());
     for (column, cells) in (0..).zip(&corpus.columns) {
         for (row, text) in cells.iter() {
             if cells.is_text {
@@ -397,7 +409,7 @@ fn windows(file: std::fs::File) -> Corpus {
                 serde_json::Value::Null => continue,
                 other => (false, other.to_string()),
             };
-            if key == "ProcessGuid" {
+            if key.to_ascii_lowercase().ends_with("guid") {
                 for token in logyard_tokens::tokens(&text) {
                     *counts.entry(token.into_owned()).or_default() += 1;
                 }

@@ -20,8 +20,8 @@ use page::{PageBuilder, TextTokens};
 
 #[derive(Clone, Debug)]
 pub struct IndexOptions {
-    /// Rows of a page: the unit in which rare tokens are found. 1 to 65,536, default 1,024. Raised where a segment would have
-    /// more than 65,536 pages.
+    /// Rows of a page: the unit in which rare tokens are found; as many as the file must decompress together anyway. 1 to 65,536,
+    /// default 4,096. Raised where a segment would have more than 65,536 pages.
     pub page_rows: u32,
     /// A look-up of an absent or rare token finds one wrong token's pages (mostly one page) in 2^n look-ups per segment. Each bit
     /// costs one bit per rare token and page. 0 to 16, default 3.
@@ -40,7 +40,7 @@ pub struct IndexOptions {
 impl Default for IndexOptions {
     fn default() -> Self {
         Self {
-            page_rows: 1_024,
+            page_rows: 4_096,
             fingerprint_bits: 3,
             row_set_bits_per_row: 48,
             row_set_page_share: 16,

@@ -13,8 +13,8 @@ use crate::subset;
 
 /// Groups of a bucket, on average: a look-up reads one bucket, of about 500 bytes.
 const BUCKET_GROUPS: u32 = 256;
-/// A token in fewer pages gets no exact rows.
-const ROW_SET_PAGES_MIN: u32 = 8;
+/// A token in fewer pages gets no exact rows: they are soon read.
+const ROW_SET_PAGES_MIN: u32 = 4;
 /// Bytes of the entry of an exact token, beside its row sets.
 const EXACT_TOKEN_SIZE: usize = 10;
 const EXACT_ENTRY_SIZE: usize = 8;

@@ -37,6 +37,8 @@ use crate::store::embedded::segment::{self, SegmentMeta};
 
 const DICTIONARY_BYTES_MAX: usize = 1 << 20;
 /// Rows looked at to decide on a dictionary, in this many stretches.
+/// Exact rows of frequent tokens go where they would make the index larger than a fifth of its rows.
+const ROWS_TO_INDEX_SIZE: usize = 5;
 const SAMPLE_STRETCH_ROWS: usize = 256;
 const SAMPLE_STRETCHES: usize = 8;
 /// Below so many rows a dictionary page costs more than it saves: zstd finds the repeats itself.
@@ -272,7 +274,8 @@ struct Work<'a> {
 impl Work<'_> {
     fn write_row_group(&mut self, rows: Range<usize>) -> Result<(), GroupError> {
         let schema = Arc::clone(self.source.schema());
-        self.pages.seek(self.writer.bytes_written() as u64);
+        let start = self.writer.bytes_written();
+        self.pages.seek(start as u64);
         let n_rows = u32::try_from(rows.len())
             .map_err(|_| Error::internal("a row group of 4 billion rows"))?;
         let mut index = IndexBuilder::new(n_rows, self.index_options.clone());
@@ -295,10 +298,10 @@ impl Work<'_> {
             }
         }
         row_group.close()?;
-        let offset = self.writer.bytes_written() as u64;
-        let bytes = index.finish();
+        let end = self.writer.bytes_written();
+        let bytes = index.finish_within((end - start) / ROWS_TO_INDEX_SIZE);
         self.writer.write_all(&bytes)?;
-        self.indexes.push((offset, bytes.len() as u64));
+        self.indexes.push((end as u64, bytes.len() as u64));
         Ok(())
     }
 
