@@ -143,9 +143,13 @@ fn measure_store(
 
 fn index_bytes(store: &EmbeddedStore) -> u64 {
     let snapshot = store.snapshot();
-    let segments = snapshot.segments.iter();
-    segments
-        .map(|segment| segment.open().unwrap().index_size_bytes())
+    let readers = snapshot
+        .segments
+        .iter()
+        .map(|segment| segment.open().unwrap());
+    readers
+        .flat_map(|reader| reader.index_places())
+        .map(|(_, len)| len)
         .sum()
 }
 

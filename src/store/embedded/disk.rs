@@ -19,6 +19,7 @@ use crate::store::embedded::expire::SourceCounts;
 use crate::store::embedded::merge::Turn;
 use crate::store::embedded::options::EmbeddedStoreOptions;
 use crate::store::embedded::rows::SortedRows;
+use crate::store::embedded::segment::registry::Registry;
 use crate::store::embedded::segment::write::{NewSegment, write_segment};
 use crate::store::embedded::segment::{SegmentMeta, file_name};
 use crate::store::embedded::snapshot::HeadChunk;
@@ -35,6 +36,7 @@ pub struct Disk {
     pub options: EmbeddedStoreOptions,
     pub catalog: Catalog,
     pub view: View,
+    pub registry: Arc<Registry>,
     pub versions: Versions,
     pub searchable: watch::Sender<Checkpoint>,
     pub durable: watch::Sender<Checkpoint>,
@@ -88,8 +90,11 @@ impl Disk {
         }
         let versions = Versions::default();
         versions.bump(state.segments.iter().map(|meta| meta.day));
+        let registry = Arc::new(Registry::new(options.segments_open_max));
+        let quarantine = &state.quarantine;
         Ok(Self {
-            view: View::new(&segments_folder, state.segments, &state.quarantine),
+            view: View::new(&segments_folder, &registry, state.segments, quarantine),
+            registry,
             options,
             catalog,
             versions,
@@ -192,6 +197,15 @@ impl Disk {
                 tracing::warn!(path = %path.display(), %error, "cannot remove an unfinished segment; the next start does");
             }
         }
+    }
+
+    /// Stops serving the segments that were found damaged while being read. Returns whether there were any.
+    pub fn quarantine_damaged(&self) -> bool {
+        let damage = self.registry.take_damage();
+        for (id, what) in &damage {
+            self.quarantine(*id, what);
+        }
+        !damage.is_empty()
     }
 
     /// Stops serving a segment whose bytes are damaged; the rest goes on.

@@ -66,8 +66,9 @@ impl Disk {
                 continue;
             };
             let rest = self.carry_out(&plan, rules, now_ns, dry_run, &mut report)?;
-            let size_bytes =
-                segment.meta.size_bytes - rest.as_ref().map_or(0, |rest| rest.size_bytes);
+            let rest_bytes = rest.as_ref().map_or(0, |rest| rest.size_bytes);
+            // A tiny segment may even grow: other pages, other dictionaries.
+            let size_bytes = segment.meta.size_bytes.saturating_sub(rest_bytes);
             let n_rows: u64 = plan.expired.values().sum();
             report.records += n_rows;
             report.bytes += size_bytes;

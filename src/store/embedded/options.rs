@@ -22,6 +22,8 @@ pub struct EmbeddedStoreOptions {
     pub merge: MergeOptions,
     /// Bytes of dead letters kept; the oldest go first. Default: 64 MiB.
     pub dead_letters_bytes_max: u64,
+    /// Segments whose file stays open and whose footer stays in memory. Default: 256.
+    pub segments_open_max: usize,
     /// Writes that may wait for the writer thread. Default: 16.
     pub writes_waiting_max: usize,
     /// How long a write waits for room in memory before it is refused. Default: 30 s.
@@ -39,6 +41,7 @@ impl Default for EmbeddedStoreOptions {
             segment: SegmentOptions::default(),
             merge: MergeOptions::default(),
             dead_letters_bytes_max: 64 << 20,
+            segments_open_max: 256,
             writes_waiting_max: 16,
             write_wait_max: Duration::from_secs(30),
             read: ReadOptions::default(),

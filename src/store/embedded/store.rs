@@ -70,7 +70,13 @@ impl EmbeddedStore {
         let context = self.read.questions.clone();
         let snapshot = self.snapshot();
         let own = cancel.clone();
-        let work = move || work(&context, &snapshot, &own);
+        let disk = Arc::clone(&self.disk);
+        let work = move || {
+            let answer = work(&context, &snapshot, &own);
+            // What this question found damaged, the next one need not open again.
+            disk.quarantine_damaged();
+            answer
+        };
         self.read.questions.pool.run(&cancel, work).await
     }
 

@@ -2,8 +2,6 @@
 //!
 //! Reads everything anew, so that damage on disk is found even where memory still holds good copies. Damaged segments are quarantined.
 
-use std::sync::Arc;
-
 use crate::common::cancel::Cancel;
 use crate::common::error::{ErrorKind, Result};
 use crate::record::{Position, RecordKey};
@@ -11,7 +9,7 @@ use crate::store::VerifyReport;
 use crate::store::embedded::disk::Disk;
 use crate::store::embedded::rows::day_of;
 use crate::store::embedded::schema;
-use crate::store::embedded::segment::{Segment, SegmentReader};
+use crate::store::embedded::segment::{Segment, SegmentMeta, SegmentReader};
 
 const BATCH_ROWS: usize = 8_192;
 
@@ -26,7 +24,7 @@ impl Disk {
             cancel.check()?;
             report.segments += 1;
             report.bytes += segment.meta.size_bytes;
-            match check(segment, cancel) {
+            match self.check_segment(segment, cancel) {
                 Ok(()) => report.records += segment.meta.n_rows,
                 Err(error) if error.kind == ErrorKind::Corrupt => {
                     self.quarantine(segment.meta.id, &error.message);
@@ -37,21 +35,18 @@ impl Disk {
         }
         Ok(report)
     }
+
+    fn check_segment(&self, segment: &Segment, cancel: &Cancel) -> Result<()> {
+        let reader = SegmentReader::open(&segment.path, &segment.meta, &self.registry)?;
+        check(&reader, &segment.meta, cancel)
+    }
 }
 
-fn check(segment: &Arc<Segment>, cancel: &Cancel) -> Result<()> {
-    let reader = SegmentReader::open(&segment.path, &segment.meta)?;
+fn check(reader: &SegmentReader, meta: &SegmentMeta, cancel: &Cancel) -> Result<()> {
     let fault = |what: String| reader.error("fails its check", what);
-    let mut end = None;
+    check_gaps(reader)?;
     for page in reader.file().checksums() {
         cancel.check()?;
-        if end.is_some_and(|end| end != page.offset) {
-            return Err(fault(format!(
-                "there is a gap before the page at byte {}",
-                page.offset
-            )));
-        }
-        end = Some(page.offset + u64::from(page.len));
         reader
             .file()
             .check_page(page)
@@ -87,7 +82,6 @@ fn check(segment: &Arc<Segment>, cancel: &Cancel) -> Result<()> {
             last = Some(key);
         }
     }
-    let meta = &segment.meta;
     if first != Some(meta.min_key) || last != Some(meta.max_key) {
         return Err(fault(
             "its first or last row is not what the catalog says".to_owned(),
@@ -95,6 +89,24 @@ fn check(segment: &Arc<Segment>, cancel: &Cancel) -> Result<()> {
     }
     if [meta.min_key, meta.max_key].map(|key| day_of(key.timestamp_ns)) != [meta.day; 2] {
         return Err(fault("it holds rows of another day".to_owned()));
+    }
+    Ok(())
+}
+
+/// Pages and indexes lie side by side: no byte of a row group escapes the checksums.
+fn check_gaps(reader: &SegmentReader) -> Result<()> {
+    let pages = reader.file().checksums().iter();
+    let pages = pages.map(|page| (page.offset, u64::from(page.len)));
+    let mut places: Vec<(u64, u64)> = pages.chain(reader.index_places()).collect();
+    places.sort_unstable();
+    // After "PAR1".
+    let mut end = 4;
+    for (offset, len) in places {
+        if offset != end {
+            let what = format!("there is a gap between byte {end} and byte {offset}");
+            return Err(reader.error("fails its check", what));
+        }
+        end = offset + len;
     }
     Ok(())
 }

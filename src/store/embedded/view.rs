@@ -10,11 +10,13 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::record::{DeadLetter, RecordKey};
 use crate::store::embedded::head::Head;
+use crate::store::embedded::segment::registry::Registry;
 use crate::store::embedded::segment::{Segment, SegmentMeta};
 use crate::store::embedded::snapshot::{HeadChunk, Snapshot};
 
 pub struct View {
     folder: PathBuf,
+    registry: Arc<Registry>,
     parts: Mutex<Parts>,
     snapshot: RwLock<Arc<Snapshot>>,
 }
@@ -35,7 +37,12 @@ struct Parts {
 
 impl View {
     /// `quarantine` names those of `segments` that are not served.
-    pub fn new(folder: &Path, segments: Vec<SegmentMeta>, quarantine: &[(u64, String)]) -> Self {
+    pub fn new(
+        folder: &Path,
+        registry: &Arc<Registry>,
+        segments: Vec<SegmentMeta>,
+        quarantine: &[(u64, String)],
+    ) -> Self {
         let mut parts = Parts::default();
         for meta in segments {
             let fault = quarantine.iter().find(|(id, _)| *id == meta.id);
@@ -43,12 +50,13 @@ impl View {
                 Some((id, reason)) => {
                     parts.quarantine.insert(*id, (meta, reason.clone()));
                 }
-                None => parts.insert(folder, meta),
+                None => parts.insert(folder, registry, meta),
             }
         }
         parts.relist();
         let view = Self {
             folder: folder.to_owned(),
+            registry: Arc::clone(registry),
             parts: Mutex::default(),
             snapshot: RwLock::default(),
         };
@@ -93,7 +101,7 @@ impl View {
             parts.flushing.clear();
             parts.flushing_letters.clear();
             for meta in segments {
-                parts.insert(&self.folder, meta.clone());
+                parts.insert(&self.folder, &self.registry, meta.clone());
             }
             parts.relist();
         });
@@ -112,11 +120,11 @@ impl View {
             });
             for id in remove {
                 if let Some((meta, _)) = parts.quarantine.remove(id) {
-                    removed.push(Arc::new(Segment::new(&self.folder, meta)));
+                    removed.push(Arc::new(Segment::new(&self.folder, meta, &self.registry)));
                 }
             }
             for meta in add {
-                parts.insert(&self.folder, meta.clone());
+                parts.insert(&self.folder, &self.registry, meta.clone());
             }
             parts.relist();
             removed
@@ -147,10 +155,10 @@ impl View {
 }
 
 impl Parts {
-    fn insert(&mut self, folder: &Path, meta: SegmentMeta) {
+    fn insert(&mut self, folder: &Path, registry: &Arc<Registry>, meta: SegmentMeta) {
         let key = (meta.day, meta.min_key, meta.id);
-        self.segments
-            .insert(key, Arc::new(Segment::new(folder, meta)));
+        let segment = Arc::new(Segment::new(folder, meta, registry));
+        self.segments.insert(key, segment);
     }
 
     fn relist(&mut self) {

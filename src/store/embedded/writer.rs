@@ -126,7 +126,7 @@ impl Writer {
     fn run(mut self) {
         let mut is_open = true;
         while is_open {
-            let timeout = self.time_to_flush();
+            let timeout = self.time_to_tick();
             select! {
                 recv(self.commands) -> command => match command {
                     Ok(Command::Write(batches, reply)) => self.write(&batches, reply),
@@ -138,19 +138,44 @@ impl Writer {
                     Err(_) => is_open = false,
                 },
                 recv(self.done) -> result => self.flush_done(result.unwrap_or_else(|_| Err(thread_died()))),
-                default(timeout) => self.begin_flush(),
+                default(timeout) => self.tick(),
             }
         }
         // Ends the flush thread.
         self.jobs = None;
     }
 
-    /// Until the oldest row is old enough to be flushed.
-    fn time_to_flush(&self) -> Duration {
+    /// Until [`Self::tick`] has something to do.
+    fn time_to_tick(&self) -> Duration {
+        if !self.waiting.is_empty() {
+            return POLL;
+        }
         let age_max = self.disk.options.head_age_max;
         match self.head.since {
             Some(since) if !self.is_flushing => age_max.saturating_sub(since.elapsed()),
             _ => Duration::from_secs(3600),
+        }
+    }
+
+    /// Flushes an old head, and tells those who wait for a flush that the disk fails.
+    fn tick(&mut self) {
+        let age_max = self.disk.options.head_age_max;
+        if self
+            .head
+            .since
+            .is_some_and(|since| age_max <= since.elapsed())
+        {
+            self.begin_flush();
+        }
+        let fault = self.disk.fault.lock().clone();
+        if let Some(fault) = fault {
+            self.refuse_waiting(&fault);
+        }
+    }
+
+    fn refuse_waiting(&mut self, fault: &str) {
+        for (_, reply) in self.waiting.drain(..) {
+            let _ = reply.send(Err(Error::unavailable("store_write_failed", fault)));
         }
     }
 
@@ -266,12 +291,7 @@ impl Writer {
         self.is_flushing = false;
         if let Err(error) = result {
             // The flush thread gives up only when the store closes.
-            for (_, reply) in self.waiting.drain(..) {
-                let _ = reply.send(Err(Error::unavailable(
-                    "store_write_failed",
-                    error.message.clone(),
-                )));
-            }
+            self.refuse_waiting(&error.message);
             return;
         }
         self.answer_waiting();

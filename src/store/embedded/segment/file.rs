@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 use parquet::errors::ParquetError;
 use parquet::file::reader::{ChunkReader, Length};
 use xxhash_rust::xxh3::xxh3_64;
@@ -22,6 +23,8 @@ pub struct SegmentFile {
     path: Arc<PathBuf>,
     size_bytes: u64,
     checksums: Arc<[PageChecksum]>,
+    /// The last error of the disk itself.
+    failure: Arc<Mutex<Option<String>>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +43,7 @@ impl SegmentFile {
             path: Arc::new(path.to_owned()),
             size_bytes,
             checksums: Arc::new([]),
+            failure: Arc::default(),
         })
     }
 
@@ -53,7 +57,21 @@ impl SegmentFile {
 
     /// Fills `buffer` from `offset`; unverified.
     pub fn read_exact_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-        self.file.read_exact_at(buffer, offset)
+        self.file
+            .read_exact_at(buffer, offset)
+            .inspect_err(|error| self.note(error))
+    }
+
+    /// A file that ends too early is damaged; any other error is the disk's, and says nothing of the bytes.
+    fn note(&self, error: &io::Error) {
+        if error.kind() != io::ErrorKind::UnexpectedEof {
+            *self.failure.lock() = Some(error.to_string());
+        }
+    }
+
+    /// The last error of the disk itself, once.
+    pub fn take_failure(&self) -> Option<String> {
+        self.failure.lock().take()
     }
 
     /// Checks size and footer against what the catalog says; the fault is a phrase for an error message.

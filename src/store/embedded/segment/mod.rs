@@ -15,6 +15,7 @@
 pub mod file;
 pub mod index;
 pub mod pages;
+pub mod registry;
 pub mod write;
 
 use std::path::{Path, PathBuf};
@@ -30,11 +31,12 @@ use parquet::arrow::arrow_reader::{
 };
 use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 
-use crate::common::error::{Error, Result};
+use crate::common::error::{Error, ErrorKind, Result};
 use crate::record::RecordKey;
 use crate::store::embedded::schema::Columns;
 use crate::store::embedded::segment::file::SegmentFile;
 use crate::store::embedded::segment::index::{Index, IndexBytes};
+use crate::store::embedded::segment::registry::Registry;
 
 pub const FORMAT: &str = "logyard.format";
 pub const FORMAT_VERSION: &str = "1";
@@ -65,12 +67,16 @@ pub struct SegmentMeta {
 pub struct Segment {
     pub meta: SegmentMeta,
     pub path: PathBuf,
+    registry: Arc<Registry>,
     opened: Mutex<Option<Arc<SegmentReader>>>,
+    was_used: AtomicBool,
     is_doomed: AtomicBool,
 }
 
 /// An open segment: file, footer and page index in memory. Cheap to share, safe to read from many threads.
 pub struct SegmentReader {
+    id: u64,
+    registry: Arc<Registry>,
     file: SegmentFile,
     metadata: ArrowReaderMetadata,
     columns: Columns,
@@ -79,32 +85,44 @@ pub struct SegmentReader {
 }
 
 impl Segment {
-    pub fn new(folder: &Path, meta: SegmentMeta) -> Self {
+    pub fn new(folder: &Path, meta: SegmentMeta, registry: &Arc<Registry>) -> Self {
         Self {
             path: folder.join(file_name(meta.day, meta.id)),
             meta,
+            registry: Arc::clone(registry),
             opened: Mutex::new(None),
+            was_used: AtomicBool::new(false),
             is_doomed: AtomicBool::new(false),
         }
     }
 
-    /// The open segment; opens it at the first call.
-    pub fn open(&self) -> Result<Arc<SegmentReader>> {
+    /// The open segment; opens it at the first call. If its bytes are damaged, that is reported to the store.
+    pub fn open(self: &Arc<Self>) -> Result<Arc<SegmentReader>> {
         let mut opened = self.opened.lock();
+        self.was_used.store(true, Ordering::Relaxed);
         if let Some(reader) = &*opened {
             return Ok(Arc::clone(reader));
         }
-        let reader = SegmentReader::open(&self.path, &self.meta)?;
-        Ok(Arc::clone(opened.insert(Arc::new(reader))))
+        let reader = SegmentReader::open(&self.path, &self.meta, &self.registry);
+        let reader = reader.inspect_err(|error| {
+            if error.kind == ErrorKind::Corrupt {
+                self.registry.report(self.meta.id, &error.message);
+            }
+        })?;
+        let reader = Arc::clone(opened.insert(Arc::new(reader)));
+        drop(opened);
+        self.registry.opened(self);
+        Ok(reader)
+    }
+
+    /// Whether it was used since the last call.
+    pub fn was_used(&self) -> bool {
+        self.was_used.swap(false, Ordering::Relaxed)
     }
 
     /// Lets go of file and footer; readers in use keep theirs.
     pub fn shut(&self) {
         self.opened.lock().take();
-    }
-
-    pub fn is_open(&self) -> bool {
-        self.opened.lock().is_some()
     }
 
     /// Deletes the file when the last snapshot that holds this segment is gone.
@@ -124,14 +142,34 @@ impl Drop for Segment {
 }
 
 impl SegmentReader {
-    pub fn open(path: &Path, meta: &SegmentMeta) -> Result<Self> {
+    pub fn open(path: &Path, meta: &SegmentMeta, registry: &Arc<Registry>) -> Result<Self> {
         let in_file = |what: &str| format!("segment {}: {what}", path.display());
-        let mut file = SegmentFile::open(path)
-            .map_err(|error| Error::corrupt(in_file("cannot be opened")).with_source(error))?;
+        let mut file = SegmentFile::open(path).map_err(|error| {
+            let what = in_file(&format!("cannot be opened: {error}"));
+            match error.kind() {
+                std::io::ErrorKind::NotFound => Error::corrupt(what),
+                // Too many open files, a failing disk: the bytes may well be good.
+                _ => Error::unavailable("store_read_failed", what),
+            }
+            .with_source(error)
+        })?;
+        let result = Self::load(&mut file, meta, registry, &in_file);
+        result.map_err(|error| match file.take_failure() {
+            Some(failure) => Error::unavailable("store_read_failed", in_file(&failure)),
+            None => error,
+        })
+    }
+
+    fn load(
+        file: &mut SegmentFile,
+        meta: &SegmentMeta,
+        registry: &Arc<Registry>,
+        in_file: &dyn Fn(&str) -> String,
+    ) -> Result<Self> {
         file.check_footer(meta.size_bytes, meta.footer_offset, meta.footer_checksum)
             .map_err(|fault| Error::corrupt(in_file(&fault)))?;
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
-        let metadata = ArrowReaderMetadata::load(&file, options)
+        let metadata = ArrowReaderMetadata::load(&*file, options)
             .map_err(|error| Error::corrupt(in_file("unreadable footer")).with_source(error))?;
         let (offset, len) = blob(metadata.metadata(), CHECKSUMS_OFFSET, CHECKSUMS_LEN)
             .ok_or_else(|| Error::corrupt(in_file("no page checksums")))?;
@@ -150,10 +188,12 @@ impl SegmentReader {
                 meta.n_rows
             ))));
         }
-        let indexes = open_indexes(&file, metadata.metadata())
+        let indexes = open_indexes(file, metadata.metadata())
             .map_err(|fault| Error::corrupt(in_file(&fault)))?;
         Ok(Self {
-            file,
+            id: meta.id,
+            registry: Arc::clone(registry),
+            file: file.clone(),
             metadata,
             columns,
             row_group_starts,
@@ -188,9 +228,9 @@ impl SegmentReader {
         &self.indexes
     }
 
-    /// Bytes of all token indexes.
-    pub fn index_size_bytes(&self) -> u64 {
-        index_places(self.metadata.metadata()).map_or(0, |places| places.iter().map(|p| p.1).sum())
+    /// (offset, length) of the token index of each row group.
+    pub fn index_places(&self) -> Vec<(u64, u64)> {
+        index_places(self.metadata.metadata()).unwrap_or_default()
     }
 
     /// Reads columns (by index, given back in ascending order) of some row groups; `selection` counts the rows of those row groups alone.
@@ -230,18 +270,21 @@ impl SegmentReader {
         Ok(())
     }
 
-    /// An error that names the file.
+    /// An error that names the file. Unless the disk failed to read, the bytes are damaged: that is reported to the store, which stops serving
+    /// the segment.
     pub fn error(
         &self,
         what: &str,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Error {
         let source = source.into();
-        Error::corrupt(format!(
-            "segment {}: {what}: {source}",
-            self.file.path().display()
-        ))
-        .with_source(source)
+        let path = self.file.path().display();
+        let message = format!("segment {path}: {what}: {source}");
+        if self.file.take_failure().is_some() {
+            return Error::unavailable("store_read_failed", message).with_source(source);
+        }
+        self.registry.report(self.id, &message);
+        Error::corrupt(message).with_source(source)
     }
 }
 
