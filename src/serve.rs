@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use crate::api::{self, ApiState, Identity};
 use crate::cache::{Cache, InProcessCache, NoCache};
 use crate::common::data_dir::DataDir;
-use crate::common::error::{Error, Result};
+use crate::common::error::Result;
 use crate::common::metrics::Metrics;
 use crate::common::server;
 use crate::common::server::edge::{self, Edge};
@@ -30,6 +30,7 @@ use crate::queue::{EmbeddedQueue, MemoryQueue, Queue};
 use crate::retention::{self, RetentionOptions};
 use crate::search::Searcher;
 use crate::store::Store;
+use crate::store::embedded::EmbeddedStore;
 use crate::store::memory::MemoryStore;
 use crate::ui;
 
@@ -114,10 +115,13 @@ async fn run(checked: Checked) -> anyhow::Result<()> {
 /// The one place that chooses a store. Blocks while it opens.
 pub fn open_store(checked: &Checked, folder: Option<&Path>) -> Result<Arc<dyn Store>> {
     match (checked.store, folder) {
-        (StoreKind::Embedded, Some(_)) => Err(Error::unavailable(
-            "not_in_this_build",
-            "the embedded store is not part of this build yet; use `--in-memory`",
-        )),
+        (StoreKind::Embedded, Some(folder)) => {
+            let options = options::embedded_store(&checked.settings);
+            Ok(Arc::new(EmbeddedStore::open(
+                &folder.join("store"),
+                options,
+            )?))
+        }
         (StoreKind::Memory, _) | (StoreKind::Embedded, None) => Ok(Arc::new(MemoryStore::new(
             options::memory_store(&checked.settings),
         ))),

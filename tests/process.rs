@@ -22,7 +22,6 @@ fn it_starts_says_where_and_stops_cleanly_on_sigterm() {
 }
 
 #[test]
-#[ignore = "needs the embedded store"]
 fn a_second_process_on_the_same_data_is_refused() {
     let sandbox = Sandbox::new();
     let server = sandbox.start();
