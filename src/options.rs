@@ -6,7 +6,9 @@ use logyard_wal::{Durability, LogOptions};
 
 use crate::api::ApiOptions;
 use crate::common::server::ServerOptions;
-use crate::config::{Checked, DurabilityKind, Settings, days_to_age};
+use crate::config::{
+    CacheKind, Checked, DurabilityKind, QueueKind, Settings, StoreKind, days_to_age,
+};
 use crate::indexer::IndexerOptions;
 use crate::intake::IntakeOptions;
 use crate::queue::{EmbeddedQueueOptions, IdempotencyOptions, MemoryQueueOptions};
@@ -116,6 +118,12 @@ pub fn embedded_store(settings: &Settings) -> EmbeddedStoreOptions {
         write_wait_max: ms(store.write_wait_max_ms),
         ..EmbeddedStoreOptions::default()
     };
+    options.read.pool.queue_count_max = size(settings.search.waiting_max);
+    options.read.pool.queue_wait_max = ms(settings.search.wait_max_ms);
+    if 0 < settings.search.threads {
+        options.read.pool.threads_count = size(settings.search.threads);
+    }
+    options.read.stats.memory_bytes_max = size(settings.search.stats_memory_bytes_max);
     options.columns.columns_max = size(store.columns_max);
     options.merge.size_bytes_max = store.segment_bytes_max;
     options
@@ -150,6 +158,30 @@ pub fn api(settings: &Settings) -> ApiOptions {
         aliases: aliases(settings),
         page_limit_max: settings.search.page_limit_max,
     }
+}
+
+/// The largest uses of memory: (part, bytes that it may take).
+pub fn memory_budget(checked: &Checked) -> Vec<(&'static str, u64)> {
+    let settings = &checked.settings;
+    let queue = match checked.queue {
+        QueueKind::Embedded => settings.queue.recent_size_bytes_max,
+        QueueKind::Memory => settings.queue.memory_size_bytes_max,
+    };
+    let store = match checked.store {
+        StoreKind::Embedded => 2 * settings.store.head_bytes_max,
+        StoreKind::Memory => settings.store.memory_size_bytes_max,
+    };
+    let cache = match checked.cache {
+        CacheKind::InProcess => settings.cache.size_bytes_max,
+        CacheKind::Off => 0,
+    };
+    vec![
+        ("intake", settings.intake.in_flight_bytes_max),
+        ("queue", queue),
+        ("store", store),
+        ("search", settings.search.stats_memory_bytes_max),
+        ("cache", cache),
+    ]
 }
 
 pub fn retention_rules(checked: &Checked) -> RetentionRules {

@@ -48,6 +48,8 @@ pub fn serve(checked: Checked) -> anyhow::Result<()> {
     }
     let runtime = runtime
         .thread_name("http")
+        // Compression and encoding of large answers.
+        .max_blocking_threads(16)
         .enable_all()
         .build()
         .context("start the threads")?;
@@ -266,6 +268,7 @@ fn identity(checked: &Checked) -> Identity {
             .data_dir
             .as_ref()
             .map(|path| path.display().to_string()),
+        memory_budget: options::memory_budget(checked),
     }
 }
 

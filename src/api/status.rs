@@ -28,6 +28,8 @@ pub struct Identity {
     pub store_kind: &'static str,
     pub cache_kind: &'static str,
     pub data_dir: Option<String>,
+    /// (part, bytes that it may take).
+    pub memory_budget: Vec<(&'static str, u64)>,
 }
 
 #[derive(Serialize)]
@@ -90,6 +92,9 @@ struct CacheStatus {
 #[derive(Serialize)]
 struct MemoryStatus {
     resident_bytes: u64,
+    /// The sum of the parts' limits.
+    budget_bytes: u64,
+    parts: BTreeMap<&'static str, u64>,
 }
 
 pub async fn status(State(state): State<Arc<ApiState>>, uri: Uri) -> Result<Response> {
@@ -148,6 +153,8 @@ pub async fn status(State(state): State<Arc<ApiState>>, uri: Uri) -> Result<Resp
         },
         memory: MemoryStatus {
             resident_bytes: resident_bytes().unwrap_or(0),
+            budget_bytes: identity.memory_budget.iter().map(|(_, bytes)| bytes).sum(),
+            parts: identity.memory_budget.iter().copied().collect(),
         },
         degraded,
     };

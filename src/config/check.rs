@@ -188,6 +188,12 @@ fn smallest_of_parts(s: &Settings) -> Vec<Limit> {
         ("store.head_age_max_ms", s.store.head_age_max_ms, 100),
         ("store.columns_max", s.store.columns_max, 10),
         ("search.page_limit_max", s.search.page_limit_max, 1),
+        ("search.waiting_max", s.search.waiting_max, 1),
+        (
+            "search.stats_memory_bytes_max",
+            s.search.stats_memory_bytes_max,
+            1 << 20,
+        ),
         ("retention.interval_ms", s.retention.interval_ms, 1000),
     ]
 }
@@ -217,6 +223,8 @@ fn largest(s: &Settings) -> Vec<Limit> {
         ),
         ("store.columns_max", s.store.columns_max, 10_000),
         ("search.page_limit_max", s.search.page_limit_max, 1 << 20),
+        ("search.threads", s.search.threads, 1024),
+        ("search.waiting_max", s.search.waiting_max, 1 << 20),
         ("threads", s.threads, 1024),
     ]
 }

@@ -108,6 +108,10 @@ pub struct Store {
 pub struct Search {
     pub timeout_ms: u64,
     pub page_limit_max: u64,
+    pub threads: u64,
+    pub waiting_max: u64,
+    pub wait_max_ms: u64,
+    pub stats_memory_bytes_max: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -260,6 +264,10 @@ impl Default for Search {
         Self {
             timeout_ms: 30_000,
             page_limit_max: 10_000,
+            threads: 0,
+            waiting_max: 128,
+            wait_max_ms: 10_000,
+            stats_memory_bytes_max: 64 << 20,
         }
     }
 }

@@ -97,9 +97,10 @@ impl MemoryQueue {
         let queued = QueuedBatch { first, batch };
         state.end_seq = queued.next_seq();
         state.batches.push(queued.clone());
-        // Under the lock, so that subscribers see the order of positions. Without subscribers there is nobody to tell.
-        let _ = self.subscribers.send(queued);
+        // The end moves first: who subscribes and then reads the end misses nothing. Under the lock, so that subscribers see the order of
+        // positions. Without subscribers there is nobody to tell.
         self.end.send_replace(state.end_seq);
+        let _ = self.subscribers.send(queued);
         Ok(first)
     }
 }

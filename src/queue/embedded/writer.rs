@@ -163,6 +163,7 @@ impl Writer {
     fn acknowledge(&self, group: Vec<AppendCommand>, first_seq: u64, at_ms: i64) {
         let mut seq = first_seq;
         let mut replies = Vec::with_capacity(group.len());
+        let mut published = Vec::with_capacity(group.len());
         let mut size_bytes = 0;
         let mut recent = self.shared.recent();
         for command in group {
@@ -175,8 +176,7 @@ impl Writer {
                 batch: command.batch,
             };
             recent.push(queued.clone());
-            // Without subscribers there is nobody to tell.
-            let _ = self.shared.subscribers.send(queued);
+            published.push(queued);
             if let Some(claim) = command.claim {
                 claim.complete(first, count, at_ms);
             }
@@ -189,6 +189,11 @@ impl Writer {
         }
         drop(recent);
         self.shared.end.send_replace(seq);
+        // After the end has moved: who subscribes and then reads the end misses nothing.
+        for queued in published {
+            // Without subscribers there is nobody to tell.
+            let _ = self.shared.subscribers.send(queued);
+        }
         self.shared.metrics.queue.appended_bytes.inc_by(size_bytes);
         for (reply, appended) in replies {
             // A caller that went away has its batch stored all the same.
