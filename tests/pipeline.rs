@@ -454,64 +454,67 @@ fn the_tail_shows_new_records_and_resumes_without_gap_or_double() {
     assert_eq!(numbers(&read_events(&mut tail, 1)), [13]);
 }
 
+/// (path, status, error code, parameter at fault)
+const MISTAKES: [(&str, u16, &str, Option<&str>); 17] = [
+    ("/logs?limt=1", 400, "unknown_parameter", Some("limt")),
+    ("/logs?limit=x", 400, "invalid_parameter", Some("limit")),
+    (
+        "/logs?limit=1000000",
+        400,
+        "invalid_parameter",
+        Some("limit"),
+    ),
+    ("/logs?limit=all", 400, "invalid_parameter", Some("limit")),
+    ("/logs?order=up", 400, "invalid_parameter", Some("order")),
+    ("/logs?cursor=!", 400, "invalid_parameter", Some("cursor")),
+    ("/logs?format=xml", 400, "invalid_parameter", Some("format")),
+    ("/logs?q=(a", 400, "invalid_query", Some("q")),
+    (
+        "/logs?start=yesterdayish",
+        400,
+        "invalid_time",
+        Some("start"),
+    ),
+    (
+        "/logs?start=2025-03-21&end=2025-03-20",
+        400,
+        "invalid_range",
+        Some("end"),
+    ),
+    (
+        "/logs/histogram?interval=1y",
+        400,
+        "invalid_interval",
+        Some("interval"),
+    ),
+    (
+        "/logs/histogram?interval=1ms&start=2025-01-01&end=2025-02-01",
+        400,
+        "too_many_buckets",
+        Some("interval"),
+    ),
+    (
+        "/logs/stats?agg=middle(x)",
+        400,
+        "invalid_parameter",
+        Some("agg"),
+    ),
+    ("/logs/unknown-id", 404, "record_not_found", None),
+    (
+        "/dead-letters?cursor=x",
+        400,
+        "invalid_parameter",
+        Some("cursor"),
+    ),
+    ("/status?x=1", 400, "unknown_parameter", Some("x")),
+    ("/log", 404, "path_not_found", None),
+];
+
 #[test]
 fn mistakes_are_refused_with_a_code_a_place_and_advice() {
     let sandbox = Sandbox::new();
     let server = sandbox.start_with(&["--in-memory"], &[]);
-    for (path, status, code, parameter) in [
-        ("/logs?limt=1", 400, "unknown_parameter", Some("limt")),
-        ("/logs?limit=x", 400, "invalid_parameter", Some("limit")),
-        (
-            "/logs?limit=1000000",
-            400,
-            "invalid_parameter",
-            Some("limit"),
-        ),
-        ("/logs?limit=all", 400, "invalid_parameter", Some("limit")),
-        ("/logs?order=up", 400, "invalid_parameter", Some("order")),
-        ("/logs?cursor=!", 400, "invalid_parameter", Some("cursor")),
-        ("/logs?format=xml", 400, "invalid_parameter", Some("format")),
-        ("/logs?q=(a", 400, "invalid_query", Some("q")),
-        (
-            "/logs?start=yesterdayish",
-            400,
-            "invalid_time",
-            Some("start"),
-        ),
-        (
-            "/logs?start=2025-03-21&end=2025-03-20",
-            400,
-            "invalid_range",
-            Some("end"),
-        ),
-        (
-            "/logs/histogram?interval=1y",
-            400,
-            "invalid_interval",
-            Some("interval"),
-        ),
-        (
-            "/logs/histogram?interval=1ms&start=2025-01-01&end=2025-02-01",
-            400,
-            "too_many_buckets",
-            Some("interval"),
-        ),
-        (
-            "/logs/stats?agg=middle(x)",
-            400,
-            "invalid_parameter",
-            Some("agg"),
-        ),
-        ("/logs/unknown-id", 404, "record_not_found", None),
-        (
-            "/dead-letters?cursor=x",
-            400,
-            "invalid_parameter",
-            Some("cursor"),
-        ),
-        ("/status?x=1", 400, "unknown_parameter", Some("x")),
-        ("/log", 404, "path_not_found", None),
-    ] {
+    for (path, status, code, parameter) in MISTAKES {
         let answer = server.get(path);
         assert_eq!(answer.status, status, "{path}: {}", answer.text());
         let error = &answer.json()["error"];
