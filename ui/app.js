@@ -177,11 +177,15 @@ async function askList(parameters, options) {
   const { value, relation } = answer.total ?? { value: answer.logs.length, relation: "gte" };
   $("count").textContent = `${relation === "eq" ? "" : "over "}${formatCount(value)} ${value === 1 ? "log" : "logs"}`;
   $("took").textContent = `${formatMs(answer.took_ms)}${answer.cache === "hit" ? " · from the cache" : ""}`;
-  $("notice").replaceChildren(answer.partial ? h("p", { class: "failure" }, "This answer is not complete: a part of the store could not be read. See /status.") : "");
+  $("notice").replaceChildren(answer.partial ? h("p", { class: "failure" }, `This answer is not complete: ${answer.partial_reasons?.join("; ") || "a part of the store could not be read; see /status"}`) : "");
   if (value === 0) await explainNothing(parameters, options);
 }
 
-const formatMs = (ms) => (ms === undefined ? "" : ms < 10 ? `${ms.toFixed(1)} ms` : ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`);
+function formatMs(took) {
+  const ms = Number(took);
+  if (Number.isNaN(ms)) return "";
+  return ms < 10 ? `${ms.toFixed(1)} ms` : ms < 1000 ? `${Math.round(ms)} ms` : `${(ms / 1000).toFixed(1)} s`;
+}
 
 async function askChart(parameters, options) {
   try {

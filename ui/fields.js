@@ -81,7 +81,7 @@ function valuesOf(field, total, options) {
   });
   const of = total ? ` in ${((field.count / total) * 100).toFixed(0)}% of the logs` : "";
   return h("div", { class: "values" },
-    h("p", { class: "faint" }, `${formatCount(field.distinct)} ${field.distinct === 1 ? "value" : "values"}${of}`),
+    h("p", { class: "faint" }, `${field.distinct_is_exact === false ? "about " : ""}${formatCount(field.distinct)} ${field.distinct === 1 ? "value" : "values"}${of}`),
     values,
     !isStandard && h("button", { type: "button", onclick: () => options.onColumn(field.name) }, isColumn ? "Remove the column" : "Show as a column"),
   );

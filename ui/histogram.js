@@ -23,7 +23,7 @@ export function histogram(options) {
   }).observe(container);
   return {
     show(newAnswer) {
-      answer = newAnswer;
+      answer = { ...newAnswer, interval_ms: Number(newAnswer.interval_ms) };
       redraw();
     },
     clear(text) {

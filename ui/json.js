@@ -9,6 +9,9 @@ export class ExactNumber {
   toString() {
     return this.text;
   }
+  valueOf() {
+    return Number(this.text);
+  }
 }
 
 export function parse(text) {

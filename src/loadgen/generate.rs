@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 
 use crate::loadgen::args::{self, OutputFormat};
 use crate::loadgen::client::HttpClient;
-use crate::loadgen::push::{Outcome, push_with_retry};
+use crate::loadgen::push::{Outcome, Target, push_with_retry};
 use crate::loadgen::report::{Progress, human_bytes, human_count, out_line, warn_line};
 use crate::loadgen::shape::{LineTimes, LineWriter, ShapeKind};
 
@@ -259,7 +259,7 @@ async fn to_server(args: GenerateArgs, stop: Arc<AtomicBool>) -> anyhow::Result<
     for _ in 0..args.concurrency {
         let (client, receiver, tally) = (client.clone(), receiver.clone(), tally.clone());
         let (progress, path, stop) = (progress.clone(), path.clone(), stop.clone());
-        let retry_for = args.retry_for;
+        let (retry_for, media_type) = (args.retry_for, args.shape.media_type());
         senders.spawn(async move {
             loop {
                 let next = receiver.lock().await.recv().await;
@@ -272,8 +272,12 @@ async fn to_server(args: GenerateArgs, stop: Arc<AtomicBool>) -> anyhow::Result<
                     retry_for
                 };
                 let key = format!("generate-{run:016x}-{}", batch.number);
-                let (outcome, retries) =
-                    push_with_retry(&client, &path, &key, batch.body, patience).await;
+                let target = Target {
+                    client: &client,
+                    path: &path,
+                    media_type,
+                };
+                let (outcome, retries) = push_with_retry(target, &key, batch.body, patience).await;
                 tally.lock().add(outcome, retries, n_lines, size_bytes);
                 progress.advance(n_lines, size_bytes);
             }

@@ -26,9 +26,29 @@ pub enum Outcome {
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 const BACKOFF_MIN: Duration = Duration::from_millis(50);
 
+/// Where a batch goes, and as what.
+#[derive(Clone, Copy, Debug)]
+pub struct Target<'a> {
+    pub client: &'a HttpClient,
+    /// With its query.
+    pub path: &'a str,
+    pub media_type: &'a str,
+}
+
+impl<'a> Target<'a> {
+    /// `/logs` as lines of JSON.
+    pub fn ndjson(client: &'a HttpClient) -> Self {
+        Self {
+            client,
+            path: "/logs",
+            media_type: "application/x-ndjson",
+        }
+    }
+}
+
 /// Sends once.
-pub async fn push(client: &HttpClient, path: &str, key: &str, body: Bytes) -> Outcome {
-    match send(client, path, key, body).await {
+pub async fn push(target: Target<'_>, key: &str, body: Bytes) -> Outcome {
+    match send(target, key, body).await {
         Ok(reply) => outcome_of(&reply),
         Err(error) => Outcome::Unknown {
             reason: format!("{error:#}"),
@@ -39,8 +59,7 @@ pub async fn push(client: &HttpClient, path: &str, key: &str, body: Bytes) -> Ou
 /// Sends again, with the same key, as long as the outcome may mend itself and `patience` lasts. Also answers how often
 /// it sent again.
 pub async fn push_with_retry(
-    client: &HttpClient,
-    path: &str,
+    target: Target<'_>,
     key: &str,
     body: Bytes,
     patience: Duration,
@@ -49,7 +68,7 @@ pub async fn push_with_retry(
     let mut backoff = BACKOFF_MIN;
     let mut n_retries = 0;
     loop {
-        let (outcome, wait) = match send(client, path, key, body.clone()).await {
+        let (outcome, wait) = match send(target, key, body.clone()).await {
             Ok(reply) if is_worth_retrying(reply.status) => {
                 (outcome_of(&reply), reply.retry_after().unwrap_or(backoff))
             }
@@ -68,12 +87,15 @@ pub async fn push_with_retry(
     }
 }
 
-async fn send(client: &HttpClient, path: &str, key: &str, body: Bytes) -> anyhow::Result<Reply> {
+async fn send(target: Target<'_>, key: &str, body: Bytes) -> anyhow::Result<Reply> {
     let headers = [
-        ("content-type", "application/x-ndjson"),
+        ("content-type", target.media_type),
         ("idempotency-key", key),
     ];
-    client.send(Method::POST, path, &headers, body).await
+    target
+        .client
+        .send(Method::POST, target.path, &headers, body)
+        .await
 }
 
 fn is_worth_retrying(status: StatusCode) -> bool {

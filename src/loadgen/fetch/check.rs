@@ -194,20 +194,24 @@ fn holds_word(value: &Json, word: &str) -> bool {
 
 /// `{"interval_ms": …, "buckets": [{"start", "count", "by"}], "total": …}`. Answers the total.
 pub fn histogram(answer: &Json) -> Result<u64, String> {
-    let interval_ms = number(answer, "interval_ms").ok_or("no `interval_ms`")?;
+    let interval_ms = answer
+        .get("interval_ms")
+        .and_then(Json::as_f64)
+        .ok_or("no `interval_ms`")?;
+    let interval_ns = (interval_ms * 1e6).round() as i128;
     let total = number(answer, "total").ok_or("no `total`")?;
     let mut sum = 0;
-    let mut expected_start: Option<i64> = None;
+    let mut expected_start: Option<i128> = None;
     for bucket in array(answer, "buckets")? {
         let count = number(bucket, "count").ok_or("a bucket without `count`")?;
         let start: jiff::Timestamp = text(bucket, "start")
             .and_then(|start| start.parse().ok())
             .ok_or("a bucket without `start`")?;
-        let start_ms = start.as_millisecond();
-        if expected_start.is_some_and(|expected| expected != start_ms) {
+        let start_ns = start.as_nanosecond();
+        if expected_start.is_some_and(|expected| expected != start_ns) {
             return Err(format!("buckets are not contiguous at {start}"));
         }
-        expected_start = Some(start_ms + interval_ms as i64);
+        expected_start = Some(start_ns + interval_ns);
         if let Some(by) = bucket.get("by").and_then(Json::as_object) {
             let parts: u64 = by.values().filter_map(Json::as_u64).sum();
             if count < parts {

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::loadgen::client::{HttpClient, encode};
 use crate::loadgen::fetch::check;
-use crate::loadgen::push::{Outcome, push};
+use crate::loadgen::push::{Outcome, Target, push};
 use crate::loadgen::report::Latency;
 
 /// Waits between two looks grow from the first to the second; they are the measurement's resolution.
@@ -59,13 +59,8 @@ async fn one(client: &HttpClient, name: &str, patience: Duration, tally: &Mutex<
         r#"{{"timestamp":"{}","level":"INFO","source":"loadtest-marker","message":"marker","loadtest":{{"marker":"{name}"}}}}"#,
         jiff::Timestamp::now()
     );
-    let outcome = push(
-        client,
-        "/logs",
-        &format!("marker-{name}"),
-        Bytes::from(body),
-    )
-    .await;
+    let key = format!("marker-{name}");
+    let outcome = push(Target::ndjson(client), &key, Bytes::from(body)).await;
     if !matches!(outcome, Outcome::Acked { accepted: 1, .. }) {
         tally.lock().n_not_acked += 1;
         return;

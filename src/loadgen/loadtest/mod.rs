@@ -27,7 +27,7 @@ use crate::loadgen::loadtest::ledger::{Fate, Ledger, Plan};
 use crate::loadgen::loadtest::lines::Lines;
 use crate::loadgen::loadtest::marker::MarkerTally;
 use crate::loadgen::loadtest::summary::Summary;
-use crate::loadgen::push::{Outcome, push, push_with_retry};
+use crate::loadgen::push::{Outcome, Target, push, push_with_retry};
 use crate::loadgen::report::{Latency, Progress, warn_line};
 use crate::loadgen::rng::Rng;
 use crate::loadgen::shape::{LineTimes, ShapeKind};
@@ -339,20 +339,11 @@ async fn write_batch(writers: &Writers, batch: u64, due: Instant) -> anyhow::Res
     let size_bytes = body.len() as u64;
     let key = format!("loadtest-{}-{batch}", writers.run);
     let sent = Instant::now();
+    let (target, body) = (Target::ndjson(&writers.client), Bytes::from(body));
     let (outcome, retries) = if writers.retry_for.is_zero() {
-        (
-            push(&writers.client, "/logs", &key, Bytes::from(body)).await,
-            0,
-        )
+        (push(target, &key, body).await, 0)
     } else {
-        push_with_retry(
-            &writers.client,
-            "/logs",
-            &key,
-            Bytes::from(body),
-            writers.retry_for,
-        )
-        .await
+        push_with_retry(target, &key, body, writers.retry_for).await
     };
     let answered = Instant::now();
     let fate = writers.ledger.lock().note(batch, &outcome);

@@ -40,6 +40,14 @@ impl ShapeKind {
         }
     }
 
+    pub fn media_type(self) -> &'static str {
+        if self.is_json() {
+            "application/x-ndjson"
+        } else {
+            "text/plain"
+        }
+    }
+
     pub fn name(self) -> &'static str {
         match self {
             Self::App => "app",
