@@ -87,7 +87,8 @@ fn main() {
             usage.segments,
             usage.disk_bytes as f64 / 1e6
         );
-        ask(&store).await;
+        ask_searches(&store).await;
+        ask_aggregates(&store).await;
         store.close().await.unwrap();
     });
 }
@@ -237,7 +238,7 @@ async fn time<T, F: Future<Output = Result<T>>>(
     );
 }
 
-async fn ask(store: &EmbeddedStore) {
+async fn ask_searches(store: &EmbeddedStore) {
     let newest = store
         .search(search(Expr::All, 1, false), cancel())
         .await
@@ -285,6 +286,18 @@ async fn ask(store: &EmbeddedStore) {
             "newest 100 of all and the total",
             search(Expr::All, 100, true),
         ),
+    ];
+    for (name, request) in searches.into_iter().chain(scans()) {
+        let ask = || store.search(request.clone(), cancel());
+        time(name, ask, |a| {
+            format!("{} records, total {:?}", a.records.len(), a.total)
+        })
+        .await;
+    }
+}
+
+fn scans() -> [(&'static str, SearchRequest); 2] {
+    [
         (
             "regex over the messages",
             search(
@@ -310,14 +323,10 @@ async fn ask(store: &EmbeddedStore) {
                 true,
             ),
         ),
-    ];
-    for (name, request) in searches {
-        let ask = || store.search(request.clone(), cancel());
-        time(name, ask, |a| {
-            format!("{} records, total {:?}", a.records.len(), a.total)
-        })
-        .await;
-    }
+    ]
+}
+
+async fn ask_aggregates(store: &EmbeddedStore) {
     let histograms = [
         ("histogram by hour", histogram(Expr::All, None)),
         (
