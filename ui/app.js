@@ -189,7 +189,8 @@ function formatMs(took) {
 
 async function askChart(parameters, options) {
   try {
-    const answer = await get("/logs/histogram", { ...parameters, interval: "auto", by: "level" }, options);
+    const range = await closedRange(parameters, options);
+    const answer = await get("/logs/histogram", { ...parameters, ...range, interval: "auto", by: "level" }, options);
     levelCounts = new Map();
     for (const bucket of answer.buckets) {
       for (const [name, count] of stackOf(bucket)) levelCounts.set(name, (levelCounts.get(name) ?? 0) + count);
@@ -200,6 +201,15 @@ async function askChart(parameters, options) {
     // What is wrong with the question the list says; the chart only steps back.
     if (error.name !== "AbortError") chart.clear(error.status === 400 ? "" : error.message);
   }
+}
+
+/** All time is from the oldest to the newest match: the width of the bars follows from that. */
+async function closedRange(parameters, options) {
+  if (parameters.start !== "") return {};
+  const edge = async (order) => (await get("/logs", { ...parameters, order, limit: 1, total: false }, options)).logs[0]?.timestamp;
+  const [start, newest] = await Promise.all([edge("asc"), edge("desc")]);
+  if (start === undefined || newest === undefined) return {};
+  return { start, end: parameters.end || new Date(Date.parse(newest) + 1).toISOString() };
 }
 
 async function askFields(parameters, options) {

@@ -47,9 +47,9 @@ export function at(record, address) {
   return undefined;
 }
 
-/** A value as one line of text. */
+/** A value as one line of text; nothing for null. */
 export function plain(value) {
-  if (value === undefined) return "";
+  if (value === undefined || value === null) return "";
   if (typeof value === "string") return value;
   if (value instanceof ExactNumber) return value.text;
   return typeof value === "object" && value !== null ? stringify(value, 0) : String(value);

@@ -16,6 +16,11 @@ const STANDARD = new Set(["id", "timestamp", "level", "source", "message"]);
 export function logList(list, options) {
   /** Records by row element. */
   const records = new WeakMap();
+  /** Stamps of other years are longer; then every row's column of times is wider. */
+  const fit = (newRecords) => {
+    const isWide = newRecords.some((record) => formatInstant(plain(record.timestamp), true).length > 20);
+    document.body.classList.toggle("years", isWide || (document.body.classList.contains("years") && list.childElementCount !== 0));
+  };
   let seen = new Set();
 
   const make = (record) => {
@@ -40,16 +45,20 @@ export function logList(list, options) {
     count: () => list.childElementCount,
     hasOpen: () => list.querySelector(".row.open") !== null,
     replace(newRecords) {
+      list.replaceChildren();
+      fit(newRecords);
       seen = new Set(newRecords.map((record) => record.id));
       list.replaceChildren(...newRecords.map(make));
     },
     append(newRecords) {
+      fit(newRecords);
       const fresh = newRecords.filter((record) => !seen.has(record.id));
       for (const record of fresh) seen.add(record.id);
       list.append(...fresh.map(make));
     },
     /** Newest first; answers how many were new. */
     prepend(newRecords) {
+      fit(newRecords);
       const fresh = newRecords.filter((record) => !seen.has(record.id));
       for (const record of fresh) seen.add(record.id);
       list.prepend(...fresh.map((record) => {
