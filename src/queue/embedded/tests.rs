@@ -126,6 +126,21 @@ async fn keys_survive_a_restart_with_their_batch_and_without() {
 }
 
 #[tokio::test]
+async fn keys_of_what_is_released_after_the_close_are_kept() {
+    let disk = SimDisk::new();
+    let queue = open(&disk);
+    fill(&queue, 3).await;
+    queue.close().await.unwrap();
+    queue.release(&from(3)).await.unwrap();
+    drop(queue);
+    assert_eq!(segments(&disk).len(), 1, "two segments are gone");
+    let queue = open(&disk);
+    for i in 0..3 {
+        assert!(is_replayed(&queue, &format!("k{i}")).await, "k{i}");
+    }
+}
+
+#[tokio::test]
 async fn the_ledger_lets_go_of_keys_out_of_the_window() {
     let disk = SimDisk::new();
     let options = EmbeddedQueueOptions {

@@ -87,6 +87,9 @@ impl Writer {
         if let Err(error) = self.close() {
             tracing::error!(%error, "closing the queue failed");
         }
+        if let Err(error) = self.ledger.close() {
+            tracing::error!(%error, "closing the ledger of idempotency keys failed");
+        }
     }
 
     fn idle_for(&self) -> Duration {
@@ -214,17 +217,15 @@ impl Writer {
         Ok(())
     }
 
+    /// The ledger stays open: what is released after this moves its keys there.
     fn close(&mut self) -> Result<()> {
         if self.is_closed {
             return Ok(());
         }
         self.is_closed = true;
-        self.log
-            .close()
-            .and_then(|()| self.ledger.close())
-            .map_err(|error| {
-                Error::internal(format!("closing the queue failed: {error}")).with_source(error)
-            })
+        self.log.close().map_err(|error| {
+            Error::internal(format!("closing the queue failed: {error}")).with_source(error)
+        })
     }
 
     fn sync_if_due(&mut self) {
