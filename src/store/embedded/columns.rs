@@ -24,6 +24,9 @@ use crate::store::embedded::snapshot::HeadChunk;
 const N_TYPES: usize = ValueType::ALL.len();
 const NO_COLUMN: u32 = u32::MAX;
 const IN_OVERFLOW: u32 = u32::MAX - 1;
+/// Room of a column that was not there before.
+const NEW_COLUMN_ROWS: usize = 1_024;
+const NEW_COLUMN_BYTES: usize = 1_024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ColumnLimits {
@@ -73,8 +76,6 @@ struct Column {
     /// Rows covered by values and nulls.
     len: usize,
     values: Values,
-    /// Text bytes per 1,024 rows of the last chunk.
-    bytes_per_1024: usize,
 }
 
 enum Values {
@@ -296,8 +297,8 @@ impl Column {
             value_type,
             n_values: 0,
             len: 0,
-            values: Values::new(value_type, n_rows, n_rows * 8),
-            bytes_per_1024: 0,
+            // Most columns of wide events are sparse: room for each of their rows at once would be room for nulls.
+            values: Values::new(value_type, n_rows.min(NEW_COLUMN_ROWS), NEW_COLUMN_BYTES),
         }
     }
 
@@ -334,12 +335,15 @@ impl Column {
         if self.len < n_rows {
             self.values.pad(n_rows - self.len);
         }
-        if let Values::Text(values) = &self.values {
-            self.bytes_per_1024 = values.values_slice().len() * 1024 / n_rows.max(1);
-        }
+        let n_bytes = match &self.values {
+            Values::Text(values) => values.values_slice().len(),
+            Values::Int(_) | Values::Float(_) | Values::Bool(_) => 0,
+        };
         self.len = 0;
         self.n_values = 0;
-        let bytes_next = rows_next * self.bytes_per_1024 / 1024 + 64;
+        // Few rows with long texts say nothing of a chunk of many rows: never more than the last chunk had.
+        let rows_next = rows_next.min(n_rows);
+        let bytes_next = n_bytes * rows_next / n_rows.max(1) + 64;
         let next = Values::new(self.value_type, rows_next, bytes_next);
         std::mem::replace(&mut self.values, next).finish()
     }

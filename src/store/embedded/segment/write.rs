@@ -1,6 +1,6 @@
 //! Writes one segment file, column by column, so that only one column of one row group is in memory beside the compressed pages.
 //!
-//! Choices, each measured by `benches/store_write`: zstd level 1; row groups of at most `row_group_rows_max`; pages of at most `page_rows_max` rows or
+//! Choices (`benches/store_write` says what they cost together): zstd level 1; row groups of at most `row_group_rows_max`; pages of at most `page_rows_max` rows or
 //! `page_bytes_max` bytes; dictionaries where a sample shows repeated values; time and numbers delta-packed; statistics for pages of time and
 //! numbers, for whole chunks of other columns. The file gets its final name only when it is whole and synced: the caller syncs the folder.
 
