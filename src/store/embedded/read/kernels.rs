@@ -9,7 +9,6 @@ use crate::common::cancel::Cancel;
 use crate::common::error::{Error, Result};
 use crate::query::Match;
 use crate::record::value::ValueType;
-use crate::store::embedded::read::term::CompiledTerm;
 
 /// U+212A KELVIN SIGN: the one character outside ASCII whose lower case is an ASCII letter alone.
 const KELVIN: &[u8] = "\u{212a}".as_bytes();
@@ -144,16 +143,6 @@ fn row_of(ends: &[i32], found: usize) -> usize {
         .get(from..to)
         .unwrap_or_default()
         .partition_point(is_before)
-}
-
-/// Numbers by their own comparison; false if the term must be asked value by value.
-pub fn test_numbers(
-    _term: &CompiledTerm,
-    _value_type: ValueType,
-    _array: &ArrayRef,
-    _places: &mut Vec<u32>,
-) -> bool {
-    false
 }
 
 pub fn times(array: &ArrayRef) -> Result<&[i64]> {

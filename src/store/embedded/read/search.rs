@@ -97,7 +97,13 @@ pub fn search(
         }
     }
     let (rows, has_more) = best.page(request.limit);
-    let records = materialized(&parts, &rows, request.fields.as_deref(), cancel)?;
+    let records = materialized(
+        &parts,
+        &rows,
+        request.fields.as_deref(),
+        cancel,
+        &mut partial_reasons,
+    )?;
     Ok(SearchAnswer {
         records,
         total: page.wants_total.then_some(Total {
@@ -331,6 +337,7 @@ fn materialized(
     rows: &[(RecordKey, usize, u32)],
     fields: Option<&[String]>,
     cancel: &Cancel,
+    partial_reasons: &mut Vec<String>,
 ) -> Result<Vec<Record>> {
     let mut by_part: BTreeMap<usize, RoaringBitmap> = BTreeMap::new();
     for (_, part, row) in rows {
@@ -340,8 +347,12 @@ fn materialized(
     let mut found: BTreeMap<RecordKey, Record> = BTreeMap::new();
     for (index, rows) in by_part {
         if let Some(part) = parts.get(index) {
-            let records = materialize::records(part, &rows, fields, &mut keys, cancel)?;
-            found.extend(records.into_iter().map(|(_, record)| (record.key, record)));
+            match survive(|| materialize::records(part, &rows, fields, &mut keys, cancel))? {
+                Ok(records) => {
+                    found.extend(records.into_iter().map(|(_, record)| (record.key, record)));
+                }
+                Err(reason) => partial_reasons.push(reason),
+            }
         }
     }
     Ok(rows

@@ -208,9 +208,6 @@ impl CompiledTerm {
                     return Ok(());
                 }
             }
-            if kernels::test_numbers(self, *value_type, array, places) {
-                return Ok(());
-            }
         }
         let times = match source {
             Source::Time => Some(kernels::times(array)?),
