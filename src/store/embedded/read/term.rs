@@ -199,14 +199,13 @@ impl CompiledTerm {
         cancel: &Cancel,
         places: &mut Vec<u32>,
     ) -> Result<()> {
-        if let Source::Column { value_type, .. } = source {
-            if let (Some(search), ValueType::Str, Some(texts)) =
+        if let Source::Column { value_type, .. } = source
+            && let (Some(search), ValueType::Str, Some(texts)) =
                 (&self.search, value_type, array.as_string_opt::<i32>())
-            {
-                let matches = |text: &str| self.matcher().matches_str(text);
-                if search.run(texts, matches, cancel, places)? {
-                    return Ok(());
-                }
+        {
+            let matches = |text: &str| self.matcher().matches_str(text);
+            if search.run(texts, matches, cancel, places)? {
+                return Ok(());
             }
         }
         let times = match source {
