@@ -142,8 +142,15 @@ impl Parser<'_> {
         if self.scanner.take('(') {
             return self.group(at, field);
         }
-        if let Some(name) = self.field_name(field)? {
-            let field = Field::Addresses(self.context.aliases.addresses(&name));
+        if let Some((name, has_wildcard)) = self.field_name(field)? {
+            let field = match (name.as_str(), has_wildcard) {
+                ("*", true) => Field::Any,
+                (_, false) => Field::Addresses(self.context.aliases.addresses(&name)),
+                _ => {
+                    let advice = "the name of a field takes no wildcard; write `*:` for any field, or `\\*` for a star";
+                    return Err(fault(at, advice.to_owned()));
+                }
+            };
             if self.scanner.take('(') {
                 return self.group(at, Some(&field));
             }
@@ -188,9 +195,9 @@ impl Parser<'_> {
     }
 
     /// A name and its colon, or nothing.
-    fn field_name(&mut self, enclosing: Option<&Field>) -> Result<Option<String>> {
+    fn field_name(&mut self, enclosing: Option<&Field>) -> Result<Option<(String, bool)>> {
         let at = self.scanner.at();
-        let Some(name) = self.scanner.name_and_colon()? else {
+        let Some((name, has_wildcard)) = self.scanner.name_and_colon()? else {
             return Ok(None);
         };
         if enclosing.is_some() {
@@ -207,14 +214,17 @@ impl Parser<'_> {
                 "expected a field's name before `:`; to find a colon, quote it".to_owned(),
             ));
         }
-        Ok(Some(name))
+        Ok(Some((name, has_wildcard)))
     }
 
     /// A value without a name: any field.
     fn bare_value(&mut self) -> Result<Expr> {
         let at = self.scanner.at();
         match self.scanner.value_start()? {
-            Word::Star => Ok(Expr::All),
+            Word::Text(text) if text.is_empty() => Err(fault(
+                at,
+                "nothing stands between these quotes; write the text to find".to_owned(),
+            )),
             word => self.matched(at, Field::Any, word),
         }
     }
@@ -251,7 +261,9 @@ impl Parser<'_> {
 
     fn matched(&self, at: usize, field: Field, word: Word) -> Result<Expr> {
         let matcher = match word {
+            Word::Star if field == Field::Any => return Ok(Expr::All),
             Word::Star => Match::Exists,
+            Word::Text(text) if text.is_empty() => Match::Exact(text),
             Word::Regex(pattern) => value::regex(pattern, at)?,
             Word::Wildcard(pattern) => value::wildcard(pattern, at)?,
             Word::Text(text) => value::words(text),

@@ -50,9 +50,19 @@ fn print_term(term: &Term, out: &mut String) {
     if let Match::OneOf(texts) = &term.matcher {
         return print_one_of(name.unwrap_or(LEVEL), texts, out);
     }
-    if let Some(name) = name {
-        quote(name, out);
-        out.push(':');
+    let is_bare = match &term.matcher {
+        Match::Words { .. } | Match::Contains(_) | Match::Regex(_) => true,
+        // Bare, these would name a field or exclude.
+        Match::Wildcard(pattern) => !has_plain_colon(pattern) && !pattern.starts_with(['-', '!']),
+        _ => false,
+    };
+    match name {
+        Some(name) => {
+            quote(name, out);
+            out.push(':');
+        }
+        None if is_bare => {}
+        None => out.push_str("*:"),
     }
     match &term.matcher {
         Match::Words { text, .. } | Match::Contains(text) => quote(text, out),
@@ -87,7 +97,16 @@ fn print_one_of(name: &str, texts: &[String], out: &mut String) {
             groups.push(text);
         }
     }
-    out.push('(');
+    if groups.is_empty() {
+        // None of no texts: nothing is graver than the gravest.
+        out.push_str("NOT *");
+        return;
+    }
+    // What it reads back as, an OR of the groups, must print the same.
+    let is_many = 1 < groups.len();
+    if is_many {
+        out.push('(');
+    }
     for (index, group) in groups.into_iter().enumerate() {
         if index != 0 {
             out.push_str(" OR ");
@@ -96,7 +115,9 @@ fn print_one_of(name: &str, texts: &[String], out: &mut String) {
         out.push(':');
         quote(group, out);
     }
-    out.push(')');
+    if is_many {
+        out.push(')');
+    }
 }
 
 fn print_range(low: &Bound<String>, high: &Bound<String>, is_time: bool, out: &mut String) {
@@ -137,6 +158,19 @@ fn quote(text: &str, out: &mut String) {
         out.push(c);
     }
     out.push('"');
+}
+
+/// A colon without a backslash before it.
+fn has_plain_colon(pattern: &str) -> bool {
+    let mut chars = pattern.chars();
+    while let Some(c) = chars.next() {
+        match c {
+            ':' => return true,
+            '\\' => drop(chars.next()),
+            _ => {}
+        }
+    }
+    false
 }
 
 /// A slash that is not escaped would end the expression.

@@ -16,6 +16,35 @@ pub enum Word {
     Text(String),
 }
 
+/// A word whose colons separate no field from its value: a URL, an IP address, a time of day, a hardware address.
+fn is_text_with_colon(word: &str) -> bool {
+    let Some(colon) = word.find(':') else {
+        return false;
+    };
+    let scheme = word.get(..colon).unwrap_or_default();
+    let is_url = !scheme.is_empty()
+        && scheme.bytes().all(|b| b.is_ascii_alphanumeric())
+        && word.find("://") == Some(colon);
+    let is_pair = |part: &str| part.len() == 2 && part.bytes().all(|b| b.is_ascii_hexdigit());
+    let is_number = |part: &str| part.bytes().all(|b| b.is_ascii_digit());
+    let parts = || word.split([':', '.', ',']);
+    let is_time = word
+        .split(':')
+        .all(|part| is_number(part) && part.len() == 2)
+        || (word
+            .split(':')
+            .take(3)
+            .all(|part| part.get(..2).is_some_and(is_number))
+            && word.split(':').count() == 3
+            && parts().all(is_number));
+    let is_hardware = word.split(':').count() == 6 && word.split(':').all(is_pair);
+    is_url
+        || is_time
+        || is_hardware
+        || word.parse::<std::net::Ipv6Addr>().is_ok()
+        || word.parse::<std::net::SocketAddr>().is_ok()
+}
+
 /// A position in the text.
 pub struct Scanner<'a> {
     text: &'a str,
@@ -84,18 +113,22 @@ impl<'a> Scanner<'a> {
         self.at += self.peek_bare_word().len();
     }
 
-    /// A bare or quoted name directly followed by a colon; otherwise nothing is taken.
-    pub fn name_and_colon(&mut self) -> Result<Option<String>> {
+    /// A bare or quoted name directly followed by a colon, and whether a wildcard stands in it; otherwise nothing is taken.
+    pub fn name_and_colon(&mut self) -> Result<Option<(String, bool)>> {
         let start = self.at;
+        let mut has_wildcard = false;
+        if is_text_with_colon(self.peek_bare_word()) {
+            return Ok(None);
+        }
         let name = if self.peek() == Some('"') {
             self.quoted()?
         } else if self.peek() == Some('/') {
             return Ok(None);
         } else {
-            self.bare(|c| ends_word(c) || c == ':', &mut false)?
+            self.bare(|c| ends_word(c) || c == ':', &mut has_wildcard)?
         };
         if self.take(':') {
-            return Ok(Some(name));
+            return Ok(Some((name, has_wildcard)));
         }
         self.at = start;
         Ok(None)
@@ -209,7 +242,7 @@ impl<'a> Scanner<'a> {
             match c {
                 '/' => {
                     let after = chars.peek().map(|(_, c)| *c);
-                    if after.is_some_and(|c| !ends_word(c)) {
+                    if pattern.is_empty() || after.is_some_and(|c| !ends_word(c)) {
                         return None;
                     }
                     self.at += offset + 1;

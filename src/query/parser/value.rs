@@ -42,7 +42,12 @@ impl Parser<'_> {
                 (Bound::Unbounded, Bound::Excluded(bound))
             })?
         } else if scanner.take('=') {
-            Match::Exact(scanner.plain_word()?)
+            let text = scanner.plain_word()?;
+            if asks(field, TIMESTAMP) {
+                self.moment(at, &text)?
+            } else {
+                Match::Exact(text)
+            }
         } else if matches!(scanner.peek(), Some('[' | '{')) {
             let bounds = self.brackets(at)?;
             self.bounded(at, field, bounds)?
@@ -66,6 +71,10 @@ impl Parser<'_> {
             {
                 return Ok(term(field, Match::Cidr(network.trunc())));
             }
+        }
+        if asks(field, TIMESTAMP) && word != Word::Star {
+            let advice = "a time takes no wildcard and no regular expression; write a date, `>=time` or `[time TO time]`";
+            return Err(fault(at, advice.to_owned()));
         }
         self.matched(at, field.clone(), word)
     }
