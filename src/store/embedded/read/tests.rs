@@ -10,9 +10,12 @@ use rand::{Rng as _, SeedableRng as _};
 
 use crate::common::cancel::Cancel;
 use crate::query::{
-    Aggregate, AggregateKind, FieldsRequest, GroupBy, HistogramRequest, StatsAnswer, StatsRequest,
+    Aggregate, AggregateKind, Expr, FieldsRequest, GroupBy, HistogramRequest, Order, SearchRequest,
+    Selection, StatsAnswer, StatsRequest, TimeRange,
 };
-use crate::record::{Position, Record, RecordKey, Value};
+use crate::record::{
+    BatchBuilder, Flags, Position, QueuedBatch, Record, RecordKey, Value, ValueRef,
+};
 use crate::store::embedded::columns::ColumnLimits;
 use crate::store::embedded::segment::write::SegmentOptions;
 use crate::store::embedded::{EmbeddedStore, EmbeddedStoreOptions};
@@ -298,4 +301,81 @@ async fn stats_equal_the_naive_ones() {
             assert_same_stats(&answer, &expected, &context);
         }
     }
+}
+
+/// More rows than one container of a row set holds (65,536), in the head and in a segment of several row groups.
+#[tokio::test]
+async fn many_rows_are_answered_whole() {
+    const ROWS: u64 = 150_000;
+    let folder = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(folder.path(), EmbeddedStoreOptions::default()).unwrap();
+    let mut builder = BatchBuilder::new(0);
+    for row in 0..ROWS {
+        builder.begin_record();
+        let level = if row % 3 == 0 { "error" } else { "info" };
+        builder.field("level", ValueRef::Str(level));
+        builder.field("number", ValueRef::Int(row as i64));
+        builder.end_record(row as i64 * 1_000_000, 3, Flags::default());
+    }
+    let first = Position {
+        partition: 0,
+        seq: 0,
+    };
+    let batch = builder.finish();
+    store
+        .write(vec![QueuedBatch { first, batch }])
+        .await
+        .unwrap();
+    for is_flushed in [false, true] {
+        if is_flushed {
+            store.flush().await.unwrap();
+        }
+        let selection = || Selection {
+            range: TimeRange::default(),
+            filter: Expr::All,
+            positions: None,
+        };
+        let number = |kind, label: &str| Aggregate {
+            label: label.to_owned(),
+            kind,
+            field: "number".to_owned(),
+        };
+        let request = StatsRequest {
+            selection: selection(),
+            by: Vec::new(),
+            aggregates: vec![
+                number(AggregateKind::Sum, "sum"),
+                number(AggregateKind::CountField, "count"),
+            ],
+            sort: Vec::new(),
+            limit: 10,
+        };
+        let stats = store.stats(request, cancel()).await.unwrap();
+        let sum = (ROWS * (ROWS - 1) / 2) as i64;
+        assert_eq!(
+            stats.groups[0].values,
+            [Value::Int(sum), Value::Int(ROWS as i64)],
+            "flushed: {is_flushed}"
+        );
+        let mut request = SearchRequest {
+            selection: selection(),
+            order: Order::Ascending,
+            limit: 10_000,
+            after: None,
+            wants_total: true,
+            fields: None,
+        };
+        let mut n_read = 0;
+        loop {
+            let answer = store.search(request.clone(), cancel()).await.unwrap();
+            assert_eq!(answer.total.unwrap().value, ROWS);
+            n_read += answer.records.len() as u64;
+            request.after = answer.records.last().map(|record| record.key);
+            if !answer.has_more {
+                break;
+            }
+        }
+        assert_eq!(n_read, ROWS, "flushed: {is_flushed}");
+    }
+    store.close().await.unwrap();
 }
