@@ -303,14 +303,10 @@ async fn stats_equal_the_naive_ones() {
     }
 }
 
-/// More rows than one container of a row set holds (65,536), in the head and in a segment of several row groups.
-#[tokio::test]
-async fn many_rows_are_answered_whole() {
-    const ROWS: u64 = 150_000;
-    let folder = tempfile::tempdir().unwrap();
-    let store = EmbeddedStore::open(folder.path(), EmbeddedStoreOptions::default()).unwrap();
+/// Records whose field `number` counts from 0, a millisecond apart.
+fn numbered(rows: u64) -> QueuedBatch {
     let mut builder = BatchBuilder::new(0);
-    for row in 0..ROWS {
+    for row in 0..rows {
         builder.begin_record();
         let level = if row % 3 == 0 { "error" } else { "info" };
         builder.field("level", ValueRef::Str(level));
@@ -322,10 +318,16 @@ async fn many_rows_are_answered_whole() {
         seq: 0,
     };
     let batch = builder.finish();
-    store
-        .write(vec![QueuedBatch { first, batch }])
-        .await
-        .unwrap();
+    QueuedBatch { first, batch }
+}
+
+/// More rows than one container of a row set holds (65,536), in the head and in a segment of several row groups.
+#[tokio::test]
+async fn many_rows_are_answered_whole() {
+    const ROWS: u64 = 150_000;
+    let folder = tempfile::tempdir().unwrap();
+    let store = EmbeddedStore::open(folder.path(), EmbeddedStoreOptions::default()).unwrap();
+    store.write(vec![numbered(ROWS)]).await.unwrap();
     for is_flushed in [false, true] {
         if is_flushed {
             store.flush().await.unwrap();
