@@ -1,11 +1,12 @@
 //! Aggregates of many groups, one column of states for each aggregate. What they mean is written at `query::AggregateKind`.
 //!
-//! Percentiles are exact while a group has at most [`EXACT_NUMBERS_MAX`] numbers, by a t-digest after that; distinct counts are exact while a group
+//! Percentiles are exact while a group has at most [`EXACT_NUMBERS_MAX`] numbers, by a DDSketch (Masson, Rim, Lee 2019) after that, whose answer is
+//! within half a percent of the number at that rank; distinct counts are exact while a group
 //! has at most [`EXACT_TEXTS_MAX`] texts and the question has memory, by a sketch after that. Both then say that they are approximate.
 
 use std::cmp::Ordering;
 
-use datafusion_functions_aggregate_common::tdigest::TDigest;
+use sketches_ddsketch::{Config, DDSketch};
 
 use crate::query::number::is_number;
 use crate::query::{Aggregate, AggregateKind};
@@ -13,7 +14,12 @@ use crate::record::{Value, ValueRef};
 use crate::store::embedded::read::sketch::{self, Distinct};
 
 const EXACT_NUMBERS_MAX: usize = 4_096;
-const DIGEST_CENTROIDS: usize = 200;
+/// The relative error of an approximate percentile.
+const SKETCH_ERROR: f64 = 0.005;
+/// Bounds a sketch to as much memory as the exact numbers before it; the range it keeps apart spans 17 powers of ten.
+const SKETCH_BINS_MAX: u32 = 4_096;
+/// Numbers nearer to zero than this count as zero.
+const SKETCH_NUMBER_MIN: f64 = 1e-9;
 const EXACT_TEXTS_MAX: usize = 1 << 20;
 
 /// The states of one aggregate, by group.
@@ -46,7 +52,7 @@ pub struct Sum {
 #[derive(Clone, Default)]
 pub struct Numbers {
     buffer: Vec<f64>,
-    digest: Option<TDigest>,
+    sketch: Option<DDSketch>,
 }
 
 impl Number {
@@ -137,43 +143,45 @@ impl Sum {
 
 impl Numbers {
     fn size_bytes(&self) -> usize {
-        let digest = self.digest.as_ref().map_or(0, TDigest::size);
-        self.buffer.capacity() * size_of::<f64>() + digest
+        // How many bins a sketch has it does not tell.
+        let sketch = self.sketch.as_ref().map_or(0, |_| SKETCH_BINS_MAX as usize * 8);
+        self.buffer.capacity() * size_of::<f64>() + sketch
     }
 
     fn add(&mut self, number: f64) {
+        if let Some(sketch) = &mut self.sketch {
+            sketch.add(number);
+            return;
+        }
         self.buffer.push(number);
         if EXACT_NUMBERS_MAX < self.buffer.len() {
             self.condense();
         }
     }
 
-    fn condense(&mut self) {
-        if self.buffer.is_empty() && self.digest.is_some() {
-            return;
+    /// Turns to the sketch, which is returned.
+    fn condense(&mut self) -> &mut DDSketch {
+        let sketch = self.sketch.get_or_insert_with(|| {
+            let config = Config::new(SKETCH_ERROR, SKETCH_BINS_MAX, SKETCH_NUMBER_MIN);
+            DDSketch::new(config)
+        });
+        for number in std::mem::take(&mut self.buffer) {
+            sketch.add(number);
         }
-        let digest = self.digest.take();
-        let digest = digest.unwrap_or_else(|| TDigest::new(DIGEST_CENTROIDS));
-        self.digest = Some(digest.merge_unsorted_f64(std::mem::take(&mut self.buffer)));
+        sketch
     }
 
     fn merge(&mut self, mut other: Self) {
-        if other.digest.is_none() && self.digest.is_none() {
+        if other.sketch.is_none() && self.sketch.is_none() {
             self.buffer.append(&mut other.buffer);
             if EXACT_NUMBERS_MAX < self.buffer.len() {
                 self.condense();
             }
             return;
         }
-        self.condense();
-        other.condense();
-        if let (Some(own), Some(theirs)) = (&self.digest, &other.digest) {
-            self.digest = Some(match (own.count() == 0.0, theirs.count() == 0.0) {
-                (true, _) => theirs.clone(),
-                (_, true) => own.clone(),
-                _ => TDigest::merge_digests([own, theirs]),
-            });
-        }
+        let theirs = other.condense();
+        let merged = self.condense().merge(theirs);
+        debug_assert!(merged.is_ok(), "all sketches have one configuration");
     }
 
     #[expect(
@@ -183,11 +191,9 @@ impl Numbers {
         reason = "a rank lies between 0 and the number of values"
     )]
     fn percentile(mut self, percent: f64) -> Value {
-        if self.digest.is_some() {
-            self.condense();
-        }
-        if let Some(digest) = &self.digest {
-            return finite(digest.estimate_quantile(percent / 100.0));
+        if let Some(sketch) = &self.sketch {
+            let at_rank = sketch.quantile(percent / 100.0).ok().flatten();
+            return at_rank.map_or(Value::Null, finite);
         }
         if self.buffer.is_empty() {
             return Value::Null;
@@ -284,8 +290,8 @@ impl Tally {
                     (states.get_mut(group), value.and_then(Number::of))
                 {
                     state.add(number.as_f64());
-                    // The buffer is emptied into the digest before it grows past its limit.
-                    return if state.digest.is_none() { 8 } else { 0 };
+                    // The buffer is emptied into the sketch before it grows past its limit.
+                    return if state.sketch.is_none() { 8 } else { 0 };
                 }
             }
             Self::Distinct(states) => {
@@ -347,7 +353,7 @@ impl Tally {
                 (states.into_iter().map(number).collect(), false)
             }
             Self::Percentile(percent, states) => {
-                let is_approximate = states.iter().any(|state| state.digest.is_some());
+                let is_approximate = states.iter().any(|state| state.sketch.is_some());
                 let values = states.into_iter().map(|state| state.percentile(percent));
                 (values.collect(), is_approximate)
             }
