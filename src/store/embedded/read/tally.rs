@@ -144,7 +144,10 @@ impl Sum {
 impl Numbers {
     fn size_bytes(&self) -> usize {
         // How many bins a sketch has it does not tell.
-        let sketch = self.sketch.as_ref().map_or(0, |_| SKETCH_BINS_MAX as usize * 8);
+        let sketch = self
+            .sketch
+            .as_ref()
+            .map_or(0, |_| SKETCH_BINS_MAX as usize * 8);
         self.buffer.capacity() * size_of::<f64>() + sketch
     }
 
