@@ -1,7 +1,7 @@
 //! What the write side of the embedded store costs: CPU-seconds for each GB of JSON, from decoded batches to durable, indexed segments; beside it, in the
 //! same run, the JSON decoder and zstd -1 on the same bytes.
 //!
-//! `cargo bench --bench store_write -- [app|access|wide|repetitive|FILE.ndjson] [MB] [--merge]`
+//! `cargo bench --bench store_write -- [app|access|wide|repetitive|FILE.ndjson[.zst]] [MB] [--merge]`
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -11,12 +11,14 @@
 
 use std::time::{Duration, Instant};
 
-use logyard::loadgen::shape::{LineTimes, LineWriter, ShapeKind};
+mod machine;
+
 use logyard::record::{Position, QueuedBatch};
 use logyard::store::embedded::merge::MergeOptions;
 use logyard::store::embedded::{EmbeddedStore, EmbeddedStoreOptions};
 use logyard::wire::json::RecordDefaults;
 use logyard::wire::native::decode::{Body, BodyDecoder, DecodeOptions, Hint};
+use machine::{Cpu, bodies, cpu_of, status_kb, zstd_cpu};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -33,23 +35,18 @@ fn main() {
     let mut plain = args.iter().filter(|a| !a.starts_with("--"));
     let input = plain.next().map_or("app", String::as_str);
     let megabytes: usize = plain.next().map_or(256, |a| a.parse().unwrap());
-    let bodies = bodies(input, megabytes << 20);
+    let bodies = bodies(input, megabytes << 20, BODY_BYTES);
     let n_bytes: usize = bodies.iter().map(Vec::len).sum();
     let gigabytes = n_bytes as f64 / 1e9;
 
-    let start = Cpu::now();
-    let mut n_compressed = 0;
-    for body in &bodies {
-        n_compressed += zstd::bulk::compress(body, 1).unwrap().len();
-    }
-    let zstd_cpu = start.elapsed();
+    let (zstd_cpu, n_compressed) = zstd_cpu(&bodies);
 
     let start = Cpu::now();
     let (batches, n_lines) = decode(&bodies);
     let decode_cpu = start.elapsed();
     drop(bodies);
     let queued: usize = batches.iter().map(|b| b.batch.as_bytes().len()).sum();
-    let rss_before = status_kb("VmRSS:");
+    let rss_before = status_kb("self", "VmRSS:");
     println!(
         "{input}: {n_lines} lines, {:.0} MB; zstd -1: {:.2} CPU-s/GB, {:.1} MB; decode: {:.2} CPU-s/GB, batches {:.0} MB",
         n_bytes as f64 / 1e6,
@@ -135,7 +132,7 @@ fn measure_store(
         disk as f64 / 1e6,
         100.0 * index as f64 / disk as f64,
         store.snapshot().segments.len(),
-        status_kb("VmHWM:") / 1024,
+        status_kb("self", "VmHWM:") / 1024,
         rss_before / 1024,
     );
     runtime.block_on(store.close()).unwrap();
@@ -153,77 +150,6 @@ fn index_bytes(store: &EmbeddedStore) -> u64 {
         .sum()
 }
 
-fn bodies(input: &str, n_bytes: usize) -> Vec<Vec<u8>> {
-    let kind = match input {
-        "app" => Some(ShapeKind::App),
-        "access" => Some(ShapeKind::Access),
-        "wide" => Some(ShapeKind::Wide),
-        "repetitive" => Some(ShapeKind::Repetitive),
-        _ => None,
-    };
-    let mut bodies = Vec::new();
-    let mut total = 0;
-    let mut push = |body: &mut Vec<u8>, total: &mut usize| {
-        *total += body.len();
-        bodies.push(std::mem::take(body));
-    };
-    let mut body = Vec::new();
-    if let Some(kind) = kind {
-        let times = LineTimes::Spread {
-            start_ns: 1_742_428_800_000_000_000,
-            end_ns: 1_742_428_800_000_000_000 + 3_600_000_000_000,
-            count: n_bytes as u64 / 330,
-        };
-        let mut writer = LineWriter::new(kind, 1, times);
-        for index in 0.. {
-            writer.write(index, &mut body);
-            if BODY_BYTES <= body.len() {
-                push(&mut body, &mut total);
-                if n_bytes <= total {
-                    break;
-                }
-            }
-        }
-    } else {
-        let text = std::fs::read(input).unwrap();
-        while total < n_bytes {
-            for line in text.split_inclusive(|b| *b == b'\n') {
-                body.extend_from_slice(line);
-                if BODY_BYTES <= body.len() {
-                    push(&mut body, &mut total);
-                }
-            }
-        }
-    }
-    bodies
-}
-
-/// User and system time of the whole process.
-struct Cpu(Duration);
-
-impl Cpu {
-    fn now() -> Self {
-        Self(cpu_of("/proc/self/stat"))
-    }
-
-    fn elapsed(&self) -> Duration {
-        cpu_of("/proc/self/stat") - self.0
-    }
-}
-
-fn cpu_of(path: &str) -> Duration {
-    let stat = std::fs::read_to_string(path).unwrap();
-    let fields: Vec<&str> = stat
-        .rsplit(')')
-        .next()
-        .unwrap()
-        .split_whitespace()
-        .collect();
-    // Clock ticks of 10 ms.
-    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-    Duration::from_millis(ticks * 10)
-}
-
 fn thread_cpu(name: &str) -> Duration {
     let mut cpu = Duration::ZERO;
     for entry in std::fs::read_dir("/proc/self/task").unwrap() {
@@ -234,10 +160,4 @@ fn thread_cpu(name: &str) -> Duration {
         }
     }
     cpu
-}
-
-fn status_kb(name: &str) -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
 }

@@ -5,21 +5,25 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{ArrayRef, new_null_array};
+use arrow::array::{Array as _, ArrayRef, AsArray as _, new_null_array};
 use arrow::compute::{concat, interleave};
-use arrow::datatypes::SchemaRef;
-use hashbrown::HashMap;
+use arrow::datatypes::{DataType, Float64Type, Int64Type, SchemaRef};
+use hashbrown::{HashMap, HashSet};
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::common::error::{Error, Result};
 use crate::record::value::ValueType;
 use crate::store::embedded::schema::{self, SYSTEM_COLUMNS};
-use crate::store::embedded::segment::write::{RowSource, sample_has_repeats};
+use crate::store::embedded::segment::write::{Outline, RowSource};
 use crate::store::embedded::snapshot::HeadChunk;
 use crate::store::embedded::spill;
 
 const DAY_NS: i64 = 86_400_000_000_000;
 /// From this mean length on, stretches of rows that lie together are copied as a whole instead of row by row.
 const RUN_ROWS_MIN: usize = 64;
+/// Rows looked at to decide on a dictionary, and how many of them in a row.
+const SAMPLE_ROWS: usize = 2_048;
+const SAMPLE_STRETCH_ROWS: usize = 256;
 
 /// The UTC day of a time, in days since 1970-01-01.
 pub fn day_of(timestamp_ns: i64) -> i32 {
@@ -151,8 +155,82 @@ impl RowSource for SortedRows {
         self.gather(column, rows)
     }
 
-    fn has_repeats(&mut self, column: usize, rows: &Range<usize>) -> Result<bool> {
-        sample_has_repeats(self, column, rows)
+    /// Of all days at once: which rows of a chunk are of which day is not looked at.
+    fn outline(&self, column: usize, rows: &Range<usize>) -> Outline {
+        let mut sample = Sample::default();
+        let (mut n_values, mut size_bytes, mut n_rows) = (0, 0, 0);
+        let places = self.columns.get(column).into_iter().flatten();
+        for (chunk, place) in self.chunks.iter().zip(places) {
+            n_rows += chunk.n_rows();
+            let array = place.and_then(|place| chunk.batch.columns().get(place));
+            if let Some(array) = array {
+                n_values += array.len() - array.null_count();
+                size_bytes += values_size_bytes(array);
+                sample.add(array, SAMPLE_ROWS.div_ceil(self.chunks.len()));
+            }
+        }
+        let share = rows.len() as f64 / n_rows.max(1) as f64;
+        let scaled = |count: usize| (count as f64 * share).ceil() as usize;
+        Outline {
+            n_values: scaled(n_values),
+            size_bytes: scaled(size_bytes),
+            has_repeats: sample.has_repeats(),
+        }
+    }
+}
+
+/// Hashes of some of a column's values.
+#[derive(Default)]
+struct Sample {
+    n_values: usize,
+    hashes: HashSet<u64, ahash::RandomState>,
+}
+
+impl Sample {
+    /// About `n_rows` rows in stretches that lie evenly in the array.
+    fn add(&mut self, array: &ArrayRef, n_rows: usize) {
+        let n_stretches = n_rows.div_ceil(SAMPLE_STRETCH_ROWS).max(1);
+        let stride = array.len().div_ceil(n_stretches).max(1);
+        for start in (0..array.len()).step_by(stride) {
+            let len = SAMPLE_STRETCH_ROWS.min(stride).min(array.len() - start);
+            let stretch = array.slice(start, len);
+            self.n_values += stretch.len() - stretch.null_count();
+            match stretch.data_type() {
+                DataType::Utf8 => {
+                    let texts = stretch.as_string::<i32>().iter().flatten();
+                    self.hashes
+                        .extend(texts.map(|text| xxh3_64(text.as_bytes())));
+                }
+                DataType::Int64 => {
+                    let values = stretch.as_primitive::<Int64Type>().iter().flatten();
+                    self.hashes.extend(values.map(i64::cast_unsigned));
+                }
+                DataType::Float64 => {
+                    let values = stretch.as_primitive::<Float64Type>().iter().flatten();
+                    self.hashes.extend(values.map(f64::to_bits));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// At most three distinct values for four.
+    fn has_repeats(&self) -> bool {
+        0 < self.hashes.len() && self.hashes.len() * 4 <= self.n_values * 3
+    }
+}
+
+fn values_size_bytes(array: &ArrayRef) -> usize {
+    match array.data_type() {
+        DataType::Utf8 => {
+            let offsets = array.as_string::<i32>().value_offsets();
+            let ends = offsets.first().zip(offsets.last());
+            ends.map_or(0, |(first, last)| {
+                usize::try_from(last - first).unwrap_or(0)
+            })
+        }
+        DataType::Boolean => array.len() / 8 + 1,
+        _ => (array.len() - array.null_count()) * 8,
     }
 }
 

@@ -21,7 +21,7 @@ use crate::record::value::ValueType;
 use crate::record::{Position, RecordKey};
 use crate::store::embedded::schema::{self, ColumnInfo, SYSTEM_COLUMNS};
 use crate::store::embedded::segment::SegmentReader;
-use crate::store::embedded::segment::write::RowSource;
+use crate::store::embedded::segment::write::{Outline, RowSource};
 use crate::store::embedded::spill;
 
 /// Rows read at a time.
@@ -176,23 +176,29 @@ impl RowSource for MergedRows {
         self.weave(column)
     }
 
-    /// As most rows of the inputs have it.
-    fn has_repeats(&mut self, column: usize, _rows: &Range<usize>) -> Result<bool> {
+    /// From what the inputs' footers say; a dictionary as most of their rows have it.
+    fn outline(&self, column: usize, _rows: &Range<usize>) -> Outline {
+        let mut outline = Outline::default();
         let (mut n_with, mut n_without) = (0, 0);
         let places = self.columns.get(column);
         for (input, place) in self.inputs.iter().zip(places.into_iter().flatten()) {
             let Some(place) = place else { continue };
+            let n_values = n_values(&input.reader, *place);
+            outline.n_values += usize::try_from(n_values).unwrap_or(usize::MAX);
             for row_group in input.reader.metadata().row_groups() {
                 let Some(chunk) = row_group.columns().get(*place) else {
                     continue;
                 };
+                let size_bytes = chunk.uncompressed_size();
+                outline.size_bytes += usize::try_from(size_bytes).unwrap_or(0);
                 match chunk.dictionary_page_offset() {
                     Some(_) => n_with += row_group.num_rows(),
                     None => n_without += row_group.num_rows(),
                 }
             }
         }
-        Ok(n_without < n_with)
+        outline.has_repeats = n_without < n_with;
+        outline
     }
 }
 

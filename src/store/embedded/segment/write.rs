@@ -10,10 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray as _};
-use arrow::datatypes::{
-    DataType, Float64Type, Int64Type, SchemaRef, TimestampNanosecondType, UInt32Type, UInt64Type,
-};
-use hashbrown::HashSet;
+use arrow::datatypes::{DataType, SchemaRef, TimestampNanosecondType, UInt32Type, UInt64Type};
 use logyard_tokens::{IndexBuilder, IndexOptions};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::{
@@ -36,13 +33,14 @@ use crate::store::embedded::segment::pages::PageLog;
 use crate::store::embedded::segment::{self, SegmentMeta};
 
 const DICTIONARY_BYTES_MAX: usize = 1 << 20;
-/// Rows looked at to decide on a dictionary, in this many stretches.
 /// Exact rows of frequent tokens go where they would make the index larger than a fifth of its rows.
 const ROWS_TO_INDEX_SIZE: usize = 5;
-const SAMPLE_STRETCH_ROWS: usize = 256;
-const SAMPLE_STRETCHES: usize = 8;
 /// Below so many rows a dictionary page costs more than it saves: zstd finds the repeats itself.
 const DICTIONARY_ROWS_MIN: usize = 256;
+/// Below so many values delta packing saves little, and its encoder takes a mebibyte for each column of the row group at once.
+const DELTA_VALUES_MIN: usize = 4_096;
+/// A column chunk of at most so many bytes of values is not compressed: it would save less than the compressor's set-up costs.
+const COMPRESSED_BYTES_MIN: usize = 512;
 
 #[derive(Clone, Debug)]
 pub struct SegmentOptions {
@@ -78,8 +76,19 @@ pub trait RowSource {
     /// the same rows, then for the rows that follow.
     fn column(&mut self, column: usize, rows: Range<usize>) -> Result<ArrayRef>;
 
-    /// Whether a field's column deserves a dictionary; asked once for each, before the first row.
-    fn has_repeats(&mut self, column: usize, rows: &Range<usize>) -> Result<bool>;
+    /// What the values of a column in `rows` are like, roughly; asked once for each, before the first row.
+    fn outline(&self, column: usize, rows: &Range<usize>) -> Outline;
+}
+
+/// A rough idea of a column's values, to choose how they are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outline {
+    /// Other than null.
+    pub n_values: usize,
+    /// Of the values, before any encoding.
+    pub size_bytes: usize,
+    /// Values repeat enough for a dictionary.
+    pub has_repeats: bool,
 }
 
 /// What is written, beside the rows.
@@ -328,7 +337,7 @@ impl Work<'_> {
 }
 
 fn properties(
-    source: &mut dyn RowSource,
+    source: &dyn RowSource,
     rows: &Range<usize>,
     options: &SegmentOptions,
 ) -> Result<WriterProperties> {
@@ -345,21 +354,27 @@ fn properties(
         .set_statistics_enabled(EnabledStatistics::Chunk)
         .set_max_row_group_row_count(None)
         .set_sorting_columns(Some(sorting_columns(sorted)));
-    let schema = Arc::clone(source.schema());
-    for (index, field) in schema.fields().iter().enumerate() {
+    for (index, field) in source.schema().fields().iter().enumerate() {
         let path = ColumnPath::new(vec![field.name().clone()]);
+        let outline = source.outline(index, rows);
         let has_dictionary = match index {
             schema::TIMESTAMP | schema::SEQ => false,
             schema::PARTITION | schema::TIMESTAMP_DIGITS | schema::FLAGS => true,
-            _ => DICTIONARY_ROWS_MIN <= rows.len() && source.has_repeats(index, rows)?,
+            _ => DICTIONARY_ROWS_MIN <= rows.len() && outline.has_repeats,
         };
         builder = builder.set_column_dictionary_enabled(path.clone(), has_dictionary);
+        // With a dictionary this is what a chunk falls back to whose dictionary grows too large.
+        let is_plain = has_dictionary || outline.n_values < DELTA_VALUES_MIN;
         let encoding = match field.data_type() {
-            DataType::Utf8 => Encoding::DELTA_LENGTH_BYTE_ARRAY,
             DataType::Boolean | DataType::Float64 => Encoding::PLAIN,
+            _ if is_plain => Encoding::PLAIN,
+            DataType::Utf8 => Encoding::DELTA_LENGTH_BYTE_ARRAY,
             _ => Encoding::DELTA_BINARY_PACKED,
         };
         builder = builder.set_column_encoding(path.clone(), encoding);
+        if outline.size_bytes < COMPRESSED_BYTES_MIN {
+            builder = builder.set_column_compression(path.clone(), Compression::UNCOMPRESSED);
+        }
         let has_ranges = !matches!(field.data_type(), DataType::Utf8 | DataType::Boolean);
         if has_ranges {
             builder = builder.set_column_statistics_enabled(path, EnabledStatistics::Page);
@@ -382,38 +397,6 @@ fn sorting_columns(indices: impl Iterator<Item = usize>) -> Vec<SortingColumn> {
             nulls_first: false,
         })
         .collect()
-}
-
-/// True if a sample of the column's values holds at most three distinct ones for four. For sources that give any rows at any time.
-pub fn sample_has_repeats(
-    source: &mut dyn RowSource,
-    column: usize,
-    rows: &Range<usize>,
-) -> Result<bool> {
-    let stride = (rows.len() / SAMPLE_STRETCHES).max(1);
-    let mut n_values = 0;
-    let mut hashes: HashSet<u64, ahash::RandomState> = HashSet::default();
-    for start in rows.clone().step_by(stride).take(SAMPLE_STRETCHES) {
-        let end = rows.end.min(start + SAMPLE_STRETCH_ROWS.min(stride));
-        let array = source.column(column, start..end)?;
-        n_values += array.len() - array.null_count();
-        match array.data_type() {
-            DataType::Utf8 => {
-                let texts = array.as_string::<i32>().iter().flatten();
-                hashes.extend(texts.map(|text| xxh3_64(text.as_bytes())));
-            }
-            DataType::Int64 => {
-                let values = array.as_primitive::<Int64Type>().iter().flatten();
-                hashes.extend(values.map(i64::cast_unsigned));
-            }
-            DataType::Float64 => {
-                let values = array.as_primitive::<Float64Type>().iter().flatten();
-                hashes.extend(values.map(f64::to_bits));
-            }
-            _ => return Ok(false),
-        }
-    }
-    Ok(hashes.len() * 4 <= n_values * 3)
 }
 
 fn read_from(path: &Path, offset: u64) -> std::io::Result<Vec<u8>> {

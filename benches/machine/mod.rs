@@ -1,0 +1,119 @@
+//! What a process uses, from `/proc`, and lines to measure with: shared by the benchmarks.
+#![allow(
+    dead_code,
+    reason = "shared by several benchmarks, each of which uses a part"
+)]
+
+use std::path::Path;
+use std::time::Duration;
+
+use logyard::loadgen::shape::{LineTimes, LineWriter, ShapeKind};
+
+/// CPU-seconds, user and system, of a process or thread: `/proc/self/stat`, `/proc/PID/stat`. A process that ended and was not waited for still has them.
+pub fn cpu_of(path: &str) -> Duration {
+    let stat = std::fs::read_to_string(path).unwrap();
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    // Clock ticks of 10 ms.
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    Duration::from_millis(ticks * 10)
+}
+
+/// User and system time of this process.
+pub struct Cpu(Duration);
+
+impl Cpu {
+    pub fn now() -> Self {
+        Self(cpu_of("/proc/self/stat"))
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        cpu_of("/proc/self/stat") - self.0
+    }
+}
+
+/// A line of `/proc/PID/status` in KiB, such as `VmHWM:` (most memory so far) or `VmRSS:`.
+pub fn status_kb(pid: &str, name: &str) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// About `n_bytes` of whole lines in bodies of about `body_bytes`: `input` is a shape of the generator, or a file (`.zst` is unpacked) that is
+/// repeated until there is enough.
+pub fn bodies(input: &str, n_bytes: usize, body_bytes: usize) -> Vec<Vec<u8>> {
+    let kind = match input {
+        "app" => Some(ShapeKind::App),
+        "access" => Some(ShapeKind::Access),
+        "wide" => Some(ShapeKind::Wide),
+        "repetitive" => Some(ShapeKind::Repetitive),
+        _ => None,
+    };
+    match kind {
+        Some(kind) => generated(kind, n_bytes, body_bytes),
+        None => repeated(&read(input), n_bytes, body_bytes),
+    }
+}
+
+fn generated(kind: ShapeKind, n_bytes: usize, body_bytes: usize) -> Vec<Vec<u8>> {
+    let start_ns = 1_742_428_800_000_000_000;
+    let times = LineTimes::Spread {
+        start_ns,
+        end_ns: start_ns + 3_600_000_000_000,
+        count: n_bytes as u64 / 330,
+    };
+    let mut writer = LineWriter::new(kind, 1, times);
+    let (mut bodies, mut body, mut total) = (Vec::new(), Vec::new(), 0);
+    for index in 0.. {
+        writer.write(index, &mut body);
+        if body_bytes <= body.len() {
+            total += body.len();
+            bodies.push(std::mem::take(&mut body));
+            if n_bytes <= total {
+                break;
+            }
+        }
+    }
+    bodies
+}
+
+fn repeated(text: &[u8], n_bytes: usize, body_bytes: usize) -> Vec<Vec<u8>> {
+    assert!(!text.is_empty());
+    let (mut bodies, mut body, mut total) = (Vec::new(), Vec::new(), 0);
+    while total < n_bytes {
+        for line in text.split_inclusive(|b| *b == b'\n') {
+            body.extend_from_slice(line);
+            if body_bytes <= body.len() {
+                total += body.len();
+                bodies.push(std::mem::take(&mut body));
+            }
+        }
+    }
+    bodies
+}
+
+fn read(path: &str) -> Vec<u8> {
+    let bytes = std::fs::read(path).unwrap_or_else(|error| panic!("read {path}: {error}"));
+    match Path::new(path).extension() {
+        Some(extension) if extension == "zst" => {
+            let mut plain = Vec::new();
+            zstd::stream::copy_decode(&bytes[..], &mut plain).unwrap();
+            plain
+        }
+        _ => bytes,
+    }
+}
+
+/// CPU time of `zstd -1` with one thread on these bytes, and what is left of them: the yardstick that makes machines comparable.
+pub fn zstd_cpu(bodies: &[Vec<u8>]) -> (Duration, usize) {
+    let start = Cpu::now();
+    let mut n_compressed = 0;
+    for body in bodies {
+        n_compressed += zstd::bulk::compress(body, 1).unwrap().len();
+    }
+    (start.elapsed(), n_compressed)
+}
