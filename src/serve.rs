@@ -42,6 +42,10 @@ pub fn serve(checked: Checked) -> anyhow::Result<()> {
         LogFormat::Auto => !std::io::stderr().is_terminal(),
     };
     telemetry::start(&checked.settings.log.filter, is_json)?;
+    // Buffers of a request live for milliseconds: with huge pages the kernel clears 2 MiB for each, which cost a fifth of the ingest's time.
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::debug!(%error, "huge pages stay on");
+    }
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if let Ok(threads @ 1..) = usize::try_from(checked.settings.threads) {
         runtime.worker_threads(threads);

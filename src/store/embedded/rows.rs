@@ -46,6 +46,8 @@ pub struct SortedRows {
     schema: SchemaRef,
     /// For each column of `schema`: its index in each chunk.
     columns: Vec<Vec<Option<usize>>>,
+    /// For each column of `schema`, over all rows.
+    outlines: Vec<Outline>,
     rows: Vec<Row>,
 }
 
@@ -73,8 +75,11 @@ impl SortedRows {
             rows.sort_unstable_by_key(key);
         }
         let union = Union::of(&chunks);
+        let outlines = union.columns.iter();
+        let outlines = outlines.map(|places| outline_of(&chunks, places));
         Ok(Self {
             schema: union.schema,
+            outlines: outlines.collect(),
             columns: union.columns,
             chunks,
             rows,
@@ -157,26 +162,31 @@ impl RowSource for SortedRows {
 
     /// Of all days at once: which rows of a chunk are of which day is not looked at.
     fn outline(&self, column: usize, rows: &Range<usize>) -> Outline {
-        let mut sample = Sample::default();
-        let (mut n_values, mut size_bytes, mut n_rows) = (0, 0, 0);
-        let places = self.columns.get(column).into_iter().flatten();
-        for (chunk, place) in self.chunks.iter().zip(places) {
-            n_rows += chunk.n_rows();
-            let array = place.and_then(|place| chunk.batch.columns().get(place));
-            if let Some(array) = array {
-                n_values += array.len() - array.null_count();
-                size_bytes += values_size_bytes(array);
-                sample.add(array, SAMPLE_ROWS.div_ceil(self.chunks.len()));
-            }
-        }
-        let share = rows.len() as f64 / n_rows.max(1) as f64;
+        let all = self.outlines.get(column).copied().unwrap_or_default();
+        let share = rows.len() as f64 / self.rows.len().max(1) as f64;
         let scaled = |count: usize| (count as f64 * share).ceil() as usize;
         Outline {
-            n_values: scaled(n_values),
-            size_bytes: scaled(size_bytes),
-            has_repeats: sample.has_repeats(),
+            n_values: scaled(all.n_values),
+            size_bytes: scaled(all.size_bytes),
+            has_repeats: all.has_repeats,
         }
     }
+}
+
+/// The outline of a column over all chunks; `places` has its index in each.
+fn outline_of(chunks: &[Arc<HeadChunk>], places: &[Option<usize>]) -> Outline {
+    let mut outline = Outline::default();
+    let mut sample = Sample::default();
+    for (chunk, place) in chunks.iter().zip(places) {
+        let array = place.and_then(|place| chunk.batch.columns().get(place));
+        if let Some(array) = array {
+            outline.n_values += array.len() - array.null_count();
+            outline.size_bytes += values_size_bytes(array);
+            sample.add(array, SAMPLE_ROWS.div_ceil(chunks.len()));
+        }
+    }
+    outline.has_repeats = sample.has_repeats();
+    outline
 }
 
 /// Hashes of some of a column's values.
