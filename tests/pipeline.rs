@@ -227,6 +227,10 @@ fn records_come_back_as_they_were_sent() {
     let chosen = server.get_json("/logs?fields=http.status")["logs"][0].clone();
     assert_eq!(chosen["http"], json!({"status": 500}));
     assert!(chosen.get("big").is_none());
+    // The standard fields are always there, and true.
+    for name in ["timestamp", "level", "source", "message"] {
+        assert_eq!(chosen[name], sent[name], "{name}");
+    }
     assert_eq!(server.get(&format!("/logs/{}x", &id[..8])).status, 404);
 }
 

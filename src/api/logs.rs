@@ -15,7 +15,7 @@ use crate::api::{ApiState, encode, selection};
 use crate::common::error::{Error, Result};
 use crate::common::http::{NDJSON, Params, invalid_value};
 use crate::query::{Order, SearchRequest};
-use crate::record::{Aliases, RecordKey};
+use crate::record::{Aliases, LEVEL, MESSAGE, RecordKey, SOURCE};
 use crate::search::Outcome;
 
 pub const PARAMETERS: [&str; 6] = ["limit", "order", "cursor", "total", "fields", "format"];
@@ -49,7 +49,7 @@ pub async fn logs(
         limit: 0,
         after: paging.after,
         wants_total,
-        fields: paging.fields.0.clone(),
+        fields: fields_read(&paging.fields),
     };
     let Some(format) = format else {
         request.limit = page_limit(&state, paging.limit)?;
@@ -138,6 +138,17 @@ fn paging(params: &Params, aliases: &Aliases) -> Result<Paging> {
         after,
         fields: Fields((!fields.is_empty()).then_some(fields)),
     })
+}
+
+/// The standard fields are in every answer, whichever others are chosen.
+fn fields_read(chosen: &Fields) -> Option<Vec<String>> {
+    let mut fields = chosen.0.clone()?;
+    for standard in [LEVEL, SOURCE, MESSAGE] {
+        if !fields.iter().any(|field| field == standard) {
+            fields.push(standard.to_owned());
+        }
+    }
+    Some(fields)
 }
 
 fn page_limit(state: &ApiState, limit: Option<u64>) -> Result<usize> {

@@ -1,7 +1,7 @@
 //! Times as people and programs write them ⇄ nanoseconds since 1970 in UTC. Pure functions; knows no wire format and no clock.
 //!
 //! Read: RFC 3339 and its relatives (blank for `T`, `,` for `.`, no zone means UTC, compact forms), Unix seconds to nanoseconds by magnitude,
-//! common log format, syslog without a year (the year that brings it nearest to the arrival), `ctime`, RFC 2822, klog, log4j, HDFS, HealthApp.
+//! common log format, syslog without a year (the newest that is not in the future), `ctime`, RFC 2822, klog, log4j, HDFS, HealthApp.
 //! The number of fraction digits is kept (0 to 9, more are cut). Second 60 is the first of the next minute. What can be read but does not fit
 //! 64 bits of nanoseconds (1677-09-21 to 2262-04-11) is [`TimeError::OutOfRange`], never wrapped.
 

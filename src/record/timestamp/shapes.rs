@@ -202,7 +202,7 @@ fn klog(bytes: &[u8], arrival_ns: i64) -> Found {
         second,
     };
     Some((
-        with_nearest_year(civil, fraction_ns, digits, arrival_ns),
+        with_latest_year(civil, fraction_ns, digits, arrival_ns),
         c.at,
     ))
 }
@@ -244,7 +244,7 @@ fn month_first(bytes: &[u8], arrival_ns: i64) -> Found {
     };
     let time = match year {
         Some(_) => civil.to_time(offset_s, fraction_ns, digits),
-        None => with_nearest_year(
+        None => with_latest_year(
             civil,
             fraction_ns - offset_s * NS_PER_SECOND,
             digits,
@@ -278,8 +278,11 @@ fn midnight(year: i64, month: i64, day: i64) -> Civil {
     }
 }
 
-/// Takes the year that brings the time nearest to the arrival.
-fn with_nearest_year(
+/// A clock may go so far ahead of ours before a time without a year is taken for one of last year.
+const AHEAD_NS_MAX: i64 = 2 * SECONDS_PER_DAY * NS_PER_SECOND;
+
+/// Takes the newest year in which the time is not in the future: logs tell what has happened.
+fn with_latest_year(
     civil: Civil,
     fraction_ns: i64,
     digits: u8,
@@ -287,16 +290,17 @@ fn with_nearest_year(
 ) -> Result<Time, TimeError> {
     let arrival_days = arrival_ns.div_euclid(NS_PER_SECOND * SECONDS_PER_DAY);
     let (arrival_year, _, _) = civil_from_days(arrival_days);
-    let mut nearest: Option<Time> = None;
-    for year in arrival_year - 1..=arrival_year + 1 {
-        if let Ok(time) = (Civil { year, ..civil }).to_time(0, fraction_ns, digits)
-            && nearest
-                .is_none_or(|best| time.ns.abs_diff(arrival_ns) < best.ns.abs_diff(arrival_ns))
-        {
-            nearest = Some(time);
-        }
-    }
-    let mut time = nearest.ok_or(TimeError::Unreadable)?;
+    let latest_ns = arrival_ns.saturating_add(AHEAD_NS_MAX);
+    // The 29th of February may be up to eight years ago.
+    let mut time = (arrival_year - 8..=arrival_year + 1)
+        .rev()
+        .filter_map(|year| {
+            (Civil { year, ..civil })
+                .to_time(0, fraction_ns, digits)
+                .ok()
+        })
+        .find(|time| time.ns <= latest_ns)
+        .ok_or(TimeError::Unreadable)?;
     time.flags = Flags::TIMESTAMP_YEAR_GUESSED;
     Ok(time)
 }
