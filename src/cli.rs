@@ -80,7 +80,7 @@ struct ServeArgs {
     /// embedded or memory [default: embedded]
     #[arg(long, value_name = "STORE")]
     store: Option<String>,
-    /// in-process or off [default: in-process]
+    /// in-process, off, or redis://[user:password@]host[:port][/database] [default: in-process]
     #[arg(long, value_name = "CACHE")]
     cache: Option<String>,
     /// all, or some of api,indexer,cleaner,ui [default: all]

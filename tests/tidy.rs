@@ -20,7 +20,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // The write path. `intake` names `store` for the replay of dead letters alone.
     ("intake", &["common", "record", "wire", "queue", "store"]),
     ("queue", &["common", "record"]),
-    ("indexer", &["common", "record", "queue", "store"]),
+    // `indexer` names `cache` to tell it which days were written.
+    ("indexer", &["common", "record", "queue", "store", "cache"]),
     ("store", &["common", "record", "query", "wire"]),
     // The read path. `search` names `queue` for the live tail; `api` names `queue` and `store` for the status page.
     (
