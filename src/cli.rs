@@ -9,6 +9,7 @@ use toml::Value;
 
 use crate::common::error::Error;
 use crate::config::{self, Checked, Layered, Override};
+use crate::kibana::{self, KibanaArgs};
 use crate::loadgen::args::OutputFormat;
 use crate::loadgen::{self, FetchArgs, GenerateArgs, LoadtestArgs};
 use crate::maintain;
@@ -43,6 +44,8 @@ enum Command {
     Clean(CleanArgs),
     /// Check every stored byte, while no server runs
     Verify(VerifyArgs),
+    /// Put a data view, saved searches and a dashboard for Logyard's indices into Kibana
+    KibanaSetup(KibanaArgs),
     /// Show or check the settings
     Config(ConfigArgs),
 }
@@ -166,6 +169,10 @@ pub fn main() -> ExitCode {
         Command::Loadtest(args) => tool(loadgen::loadtest(args)),
         Command::Clean(args) => clean(&args),
         Command::Verify(args) => verify(&args),
+        Command::KibanaSetup(args) => tool(async {
+            out(&kibana::setup(args).await?);
+            Ok(true)
+        }),
         Command::Config(ConfigArgs {
             command: ConfigCommand::Print(args),
         }) => {

@@ -21,6 +21,7 @@ pub mod ui;
 
 // Around them.
 pub mod retention;
+pub mod kibana;
 pub mod loadgen;
 
 pub mod cli;

@@ -38,6 +38,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("ui", &["common"]),
     // Around them.
     ("retention", &["common", "queue", "store"]),
+    ("kibana", &["record"]),
     ("loadgen", &["common", "record", "wire"]),
 ];
 
