@@ -11,7 +11,7 @@ use crate::common::error::Error;
 use crate::config::{self, Checked, Layered, Override};
 use crate::kibana::{self, KibanaArgs};
 use crate::loadgen::args::OutputFormat;
-use crate::loadgen::{self, FetchArgs, GenerateArgs, LoadtestArgs};
+use crate::loadgen::{self, FetchArgs, GenerateArgs, HealthArgs, LoadtestArgs};
 use crate::maintain;
 use crate::serve;
 
@@ -40,6 +40,8 @@ enum Command {
     Fetch(FetchArgs),
     /// Send logs at a steady rate and check every promise
     Loadtest(LoadtestArgs),
+    /// Ask a server whether it is ready, for health checks of containers
+    Health(HealthArgs),
     /// Drop what the retention rules no longer keep, while no server runs (a running one does it by itself)
     Clean(CleanArgs),
     /// Check every stored byte, while no server runs
@@ -167,6 +169,7 @@ pub fn main() -> ExitCode {
         Command::Generate(args) => tool(loadgen::generate(args)),
         Command::Fetch(args) => tool(loadgen::fetch(args)),
         Command::Loadtest(args) => tool(loadgen::loadtest(args)),
+        Command::Health(args) => tool(loadgen::health(args)),
         Command::Clean(args) => clean(&args),
         Command::Verify(args) => verify(&args),
         Command::KibanaSetup(args) => tool(async {
