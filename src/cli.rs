@@ -13,6 +13,7 @@ use crate::kibana::{self, KibanaArgs};
 use crate::loadgen::args::OutputFormat;
 use crate::loadgen::{self, FetchArgs, GenerateArgs, HealthArgs, LoadtestArgs};
 use crate::maintain;
+use crate::migrate::MigrateArgs;
 use crate::serve;
 
 const EXIT_USAGE: u8 = 2;
@@ -46,6 +47,8 @@ enum Command {
     Clean(CleanArgs),
     /// Check every stored byte, while no server runs
     Verify(VerifyArgs),
+    /// Copy everything from a stopped server's folder, or from a running server, into another server
+    Migrate(MigrateArgs),
     /// Put a data view, saved searches and a dashboard for Logyard's indices into Kibana
     KibanaSetup(KibanaArgs),
     /// Show or check the settings
@@ -172,6 +175,7 @@ pub fn main() -> ExitCode {
         Command::Health(args) => tool(loadgen::health(args)),
         Command::Clean(args) => clean(&args),
         Command::Verify(args) => verify(&args),
+        Command::Migrate(args) => migrate(args),
         Command::KibanaSetup(args) => tool(async {
             out(&kibana::setup(args).await?);
             Ok(true)
@@ -293,6 +297,30 @@ fn clean(args: &CleanArgs) -> ExitCode {
             OutputFormat::Text => maintain::clean_text(&report, args.dry_run),
             OutputFormat::Json => maintain::clean_json(&report, args.dry_run),
         });
+        Ok(true)
+    })
+}
+
+fn migrate(args: MigrateArgs) -> ExitCode {
+    let checked = args.folder().map(|folder| {
+        let common = SettingsArgs {
+            config: None,
+            data_dir: Some(folder.display().to_string()),
+        };
+        // Whatever this machine is set up for by now, the folder is one of the embedded parts.
+        let kinds = ["queue.kind", "store.kind"].map(|path| Override {
+            path,
+            flag: "--from",
+            value: Value::String("embedded".to_owned()),
+        });
+        checked(&common, &kinds)
+    });
+    let checked = match checked.transpose() {
+        Ok(checked) => checked,
+        Err(e) => return usage(&e),
+    };
+    tool(async {
+        out(&maintain::migrate(checked.as_ref(), args).await?);
         Ok(true)
     })
 }

@@ -23,6 +23,7 @@ pub mod ui;
 pub mod retention;
 pub mod kibana;
 pub mod loadgen;
+pub mod migrate;
 
 pub mod cli;
 pub mod options;

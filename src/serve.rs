@@ -134,7 +134,7 @@ pub fn open_store(checked: &Checked, folder: Option<&Path>) -> Result<Arc<dyn St
 }
 
 /// The one place that chooses a queue. Blocks while it opens.
-fn open_queue(
+pub fn open_queue(
     checked: &Checked,
     folder: Option<&Path>,
     store: &dyn Store,

@@ -40,6 +40,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("retention", &["common", "queue", "store"]),
     ("kibana", &["record"]),
     ("loadgen", &["common", "record", "wire"]),
+    // It reads a store or a server, and writes over HTTP alone.
+    (
+        "migrate",
+        &["common", "record", "query", "wire", "store", "loadgen"],
+    ),
 ];
 
 /// Lines a file may have before its tests begin.
