@@ -9,9 +9,11 @@ use toml::Value;
 
 use crate::common::error::Error;
 use crate::config::{self, Checked, Layered, Override};
+use crate::kibana::{self, KibanaArgs};
 use crate::loadgen::args::OutputFormat;
-use crate::loadgen::{self, FetchArgs, GenerateArgs, LoadtestArgs};
+use crate::loadgen::{self, FetchArgs, GenerateArgs, HealthArgs, LoadtestArgs};
 use crate::maintain;
+use crate::migrate::MigrateArgs;
 use crate::serve;
 
 const EXIT_USAGE: u8 = 2;
@@ -39,10 +41,16 @@ enum Command {
     Fetch(FetchArgs),
     /// Send logs at a steady rate and check every promise
     Loadtest(LoadtestArgs),
+    /// Ask a server whether it is ready, for health checks of containers
+    Health(HealthArgs),
     /// Drop what the retention rules no longer keep, while no server runs (a running one does it by itself)
     Clean(CleanArgs),
     /// Check every stored byte, while no server runs
     Verify(VerifyArgs),
+    /// Copy everything from a stopped server's folder, or from a running server, into another server
+    Migrate(MigrateArgs),
+    /// Put a data view, saved searches and a dashboard for Logyard's indices into Kibana
+    KibanaSetup(KibanaArgs),
     /// Show or check the settings
     Config(ConfigArgs),
 }
@@ -80,7 +88,7 @@ struct ServeArgs {
     /// embedded or memory [default: embedded]
     #[arg(long, value_name = "STORE")]
     store: Option<String>,
-    /// in-process or off [default: in-process]
+    /// in-process, off, or redis://[user:password@]host[:port][/database] [default: in-process]
     #[arg(long, value_name = "CACHE")]
     cache: Option<String>,
     /// all, or some of api,indexer,cleaner,ui [default: all]
@@ -164,8 +172,14 @@ pub fn main() -> ExitCode {
         Command::Generate(args) => tool(loadgen::generate(args)),
         Command::Fetch(args) => tool(loadgen::fetch(args)),
         Command::Loadtest(args) => tool(loadgen::loadtest(args)),
+        Command::Health(args) => tool(loadgen::health(args)),
         Command::Clean(args) => clean(&args),
         Command::Verify(args) => verify(&args),
+        Command::Migrate(args) => migrate(args),
+        Command::KibanaSetup(args) => tool(async {
+            out(&kibana::setup(args).await?);
+            Ok(true)
+        }),
         Command::Config(ConfigArgs {
             command: ConfigCommand::Print(args),
         }) => {
@@ -283,6 +297,30 @@ fn clean(args: &CleanArgs) -> ExitCode {
             OutputFormat::Text => maintain::clean_text(&report, args.dry_run),
             OutputFormat::Json => maintain::clean_json(&report, args.dry_run),
         });
+        Ok(true)
+    })
+}
+
+fn migrate(args: MigrateArgs) -> ExitCode {
+    let checked = args.folder().map(|folder| {
+        let common = SettingsArgs {
+            config: None,
+            data_dir: Some(folder.display().to_string()),
+        };
+        // Whatever this machine is set up for by now, the folder is one of the embedded parts.
+        let kinds = ["queue.kind", "store.kind"].map(|path| Override {
+            path,
+            flag: "--from",
+            value: Value::String("embedded".to_owned()),
+        });
+        checked(&common, &kinds)
+    });
+    let checked = match checked.transpose() {
+        Ok(checked) => checked,
+        Err(e) => return usage(&e),
+    };
+    tool(async {
+        out(&maintain::migrate(checked.as_ref(), args).await?);
         Ok(true)
     })
 }

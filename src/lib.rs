@@ -21,7 +21,9 @@ pub mod ui;
 
 // Around them.
 pub mod retention;
+pub mod kibana;
 pub mod loadgen;
+pub mod migrate;
 
 pub mod cli;
 pub mod options;

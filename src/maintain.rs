@@ -1,14 +1,25 @@
-//! Work on a data folder that no server is using: `logyard clean` and `logyard verify`. Like `serve`, it picks implementations.
+//! Work on a data folder that no server is using: `logyard clean`, `logyard verify` and the reading side of `logyard migrate`. Like `serve`, it
+//! picks implementations.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 
+use crate::cache::NoCache;
 use crate::common::data_dir::DataDir;
 use crate::common::error::{Error, Result};
+use crate::common::metrics::Metrics;
 use crate::config::{Checked, StoreKind};
+use crate::indexer::Indexer;
+use crate::migrate::{self, MigrateArgs};
 use crate::options;
 use crate::retention;
 use crate::serve;
 use crate::store::{RetentionReport, Store, VerifyReport};
+
+/// What a stopped server left in its queue is indexed within this time: it is bounded by the size of the queue.
+const INDEXED_WITHIN: Duration = Duration::from_secs(3_600);
 
 /// Opens the store, does `work` on it, closes it.
 async fn with_store<T>(
@@ -29,6 +40,41 @@ async fn with_store<T>(
     let closed = store.close().await;
     let done = done?;
     closed.map(|()| done)
+}
+
+/// Copies the folder's records, or those of a running server, to another server. What the folder's queue holds is indexed first, as the next start
+/// of a server would.
+pub async fn migrate(checked: Option<&Checked>, args: MigrateArgs) -> anyhow::Result<String> {
+    let (Some(checked), Some(path)) = (checked, args.folder()) else {
+        return migrate::migrate(args, None).await;
+    };
+    let folder = DataDir::open(&path)?;
+    let metrics = Arc::new(Metrics::new());
+    let store = serve::open_store(checked, Some(folder.path()))?;
+    let queue = serve::open_queue(checked, Some(folder.path()), &*store, metrics.clone())?;
+    let indexer = Indexer::start(
+        queue.clone(),
+        store.clone(),
+        Arc::new(NoCache),
+        options::indexer(&checked.settings),
+        metrics,
+    );
+    let indexed = indexer.stop(INDEXED_WITHIN).await;
+    let end = queue.backlog().end;
+    let is_whole = store.searchable().borrow().includes(&end);
+    let copied = match (indexed, is_whole) {
+        (Ok(()), true) => migrate::migrate(args, Some(&*store)).await,
+        (Ok(()), false) => Err(anyhow::anyhow!(
+            "what is queued in {} could not be indexed within {} s",
+            path.display(),
+            INDEXED_WITHIN.as_secs()
+        )),
+        (Err(e), _) => Err(e.into()),
+    };
+    let closed = queue.close().await.and(store.close().await);
+    let copied = copied?;
+    closed?;
+    Ok(copied)
 }
 
 /// Applies the retention rules once; `dry_run` only says what would go.

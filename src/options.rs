@@ -5,9 +5,12 @@ use std::time::Duration;
 use logyard_wal::{Durability, LogOptions};
 
 use crate::api::ApiOptions;
+use crate::cache::{RedisOptions, RedisTopology};
+use crate::common::error::{Error, Result};
 use crate::common::server::ServerOptions;
 use crate::config::{
-    CacheKind, Checked, DurabilityKind, QueueKind, Settings, StoreKind, days_to_age,
+    CacheKind, Checked, DurabilityKind, QueueKind, RedisKind, RedisUrl, Settings, StoreKind,
+    days_to_age,
 };
 use crate::indexer::IndexerOptions;
 use crate::intake::IntakeOptions;
@@ -153,6 +156,40 @@ pub fn search(settings: &Settings) -> SearchOptions {
     }
 }
 
+/// Reads the file of the authority, if there is one.
+pub fn redis(settings: &Settings, url: &RedisUrl) -> Result<RedisOptions> {
+    let cache = &settings.cache;
+    let given = |text: &String| (!text.is_empty()).then(|| text.clone());
+    let read = |path: String| {
+        std::fs::read(&path).map_err(|e| {
+            let message = format!("`cache.redis_ca_file`: cannot read {path}: {e}");
+            Error::invalid("invalid_settings", message)
+        })
+    };
+    Ok(RedisOptions {
+        topology: match &url.kind {
+            RedisKind::Single => RedisTopology::Single,
+            RedisKind::Cluster => RedisTopology::Cluster,
+            RedisKind::Sentinel { master } => RedisTopology::Sentinel {
+                master: master.clone(),
+            },
+        },
+        is_tls: url.is_tls,
+        addresses: url.addresses.clone(),
+        user: url.user.clone(),
+        password: url.password.clone(),
+        database: url.database,
+        sentinel_user: given(&cache.redis_sentinel_user),
+        sentinel_password: given(&cache.redis_sentinel_password),
+        ca_pem: given(&cache.redis_ca_file).map(read).transpose()?,
+        prefix: cache.redis_prefix.clone(),
+        budget: ms(cache.redis_budget_ms),
+        connect_timeout: ms(cache.redis_connect_timeout_ms),
+        reconnect_max: ms(cache.redis_reconnect_max_ms),
+        value_bytes_max: size(cache.redis_value_bytes_max),
+    })
+}
+
 pub fn api(settings: &Settings) -> ApiOptions {
     ApiOptions {
         aliases: aliases(settings),
@@ -171,9 +208,9 @@ pub fn memory_budget(checked: &Checked) -> Vec<(&'static str, u64)> {
         StoreKind::Embedded => 2 * settings.store.head_bytes_max,
         StoreKind::Memory => settings.store.memory_size_bytes_max,
     };
-    let cache = match checked.cache {
+    let cache = match &checked.cache {
         CacheKind::InProcess => settings.cache.size_bytes_max,
-        CacheKind::Off => 0,
+        CacheKind::Off | CacheKind::Redis(_) => 0,
     };
     vec![
         ("intake", settings.intake.in_flight_bytes_max),
@@ -215,7 +252,7 @@ fn narrow(number: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{check, load};
+    use crate::config::{check, load, redis_url};
     use std::fmt::Debug;
 
     #[test]
@@ -236,6 +273,8 @@ mod tests {
         same(&embedded_store(&settings), &EmbeddedStoreOptions::default());
         same(&indexer(&settings), &IndexerOptions::default());
         same(&search(&settings), &SearchOptions::default());
+        let url = redis_url::parse("redis://127.0.0.1").unwrap();
+        same(&redis(&settings, &url).unwrap(), &RedisOptions::default());
         same(&api(&settings), &ApiOptions::default());
         same(&retention(&checked), &RetentionOptions::default());
     }

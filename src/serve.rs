@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, ApiState, Identity};
-use crate::cache::{Cache, InProcessCache, NoCache};
+use crate::cache::{Cache, InProcessCache, NoCache, RedisCache};
 use crate::common::data_dir::DataDir;
 use crate::common::error::Result;
 use crate::common::metrics::Metrics;
@@ -75,11 +75,13 @@ async fn run(checked: Checked) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new());
     let store = open_store(&checked, folder)?;
     let queue = open_queue(&checked, folder, &*store, metrics.clone())?;
+    let cache = open_cache(&checked, &metrics)?;
     let leaving = CancellationToken::new();
 
     let indexer = Arc::new(Indexer::start(
         queue.clone(),
         store.clone(),
+        cache.clone(),
         options::indexer(&checked.settings),
         metrics.clone(),
     ));
@@ -90,6 +92,7 @@ async fn run(checked: Checked) -> anyhow::Result<()> {
         &Parts {
             queue: queue.clone(),
             store: store.clone(),
+            cache,
             indexer: indexer.clone(),
             metrics: metrics.clone(),
             leaving: leaving.clone(),
@@ -135,7 +138,7 @@ pub fn open_store(checked: &Checked, folder: Option<&Path>) -> Result<Arc<dyn St
 }
 
 /// The one place that chooses a queue. Blocks while it opens.
-fn open_queue(
+pub fn open_queue(
     checked: &Checked,
     folder: Option<&Path>,
     store: &dyn Store,
@@ -160,19 +163,24 @@ fn open_queue(
 }
 
 /// The one place that chooses a cache.
-fn open_cache(checked: &Checked) -> Arc<dyn Cache> {
-    match checked.cache {
+fn open_cache(checked: &Checked, metrics: &Arc<Metrics>) -> Result<Arc<dyn Cache>> {
+    Ok(match &checked.cache {
         CacheKind::InProcess => {
             Arc::new(InProcessCache::new(checked.settings.cache.size_bytes_max))
         }
         CacheKind::Off => Arc::new(NoCache),
-    }
+        CacheKind::Redis(url) => Arc::new(RedisCache::start(
+            options::redis(&checked.settings, url)?,
+            metrics.clone(),
+        )),
+    })
 }
 
 /// What the handlers work with.
 struct Parts {
     queue: Arc<dyn Queue>,
     store: Arc<dyn Store>,
+    cache: Arc<dyn Cache>,
     indexer: Arc<Indexer>,
     metrics: Arc<Metrics>,
     leaving: CancellationToken,
@@ -182,6 +190,7 @@ fn router(checked: &Checked, address: SocketAddr, parts: &Parts) -> Router {
     let Parts {
         queue,
         store,
+        cache,
         indexer,
         metrics,
         leaving,
@@ -190,7 +199,7 @@ fn router(checked: &Checked, address: SocketAddr, parts: &Parts) -> Router {
     let searcher = Arc::new(Searcher::new(
         store.clone(),
         queue.clone(),
-        open_cache(checked),
+        cache.clone(),
         metrics.clone(),
         options::search(settings),
     ));
@@ -264,9 +273,10 @@ fn identity(checked: &Checked) -> Identity {
             StoreKind::Embedded => "embedded",
             StoreKind::Memory => "memory",
         },
-        cache_kind: match checked.cache {
+        cache_kind: match &checked.cache {
             CacheKind::InProcess => "in-process",
             CacheKind::Off => "off",
+            CacheKind::Redis(_) => "redis",
         },
         data_dir: checked
             .data_dir

@@ -20,7 +20,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // The write path. `intake` names `store` for the replay of dead letters alone.
     ("intake", &["common", "record", "wire", "queue", "store"]),
     ("queue", &["common", "record"]),
-    ("indexer", &["common", "record", "queue", "store"]),
+    // `indexer` names `cache` to tell it which days were written.
+    ("indexer", &["common", "record", "queue", "store", "cache"]),
     ("store", &["common", "record", "query", "wire"]),
     // The read path. `search` names `queue` for the live tail; `api` names `queue` and `store` for the status page.
     (
@@ -37,7 +38,13 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("ui", &["common"]),
     // Around them.
     ("retention", &["common", "queue", "store"]),
+    ("kibana", &["record"]),
     ("loadgen", &["common", "record", "wire"]),
+    // It reads a store or a server, and writes over HTTP alone.
+    (
+        "migrate",
+        &["common", "record", "query", "wire", "store", "loadgen"],
+    ),
 ];
 
 /// Lines a file may have before its tests begin.

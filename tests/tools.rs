@@ -163,6 +163,17 @@ fn nobody_there_is_no_success() {
     }
 }
 
+#[test]
+fn health_is_the_exit_code() {
+    let (sandbox, server, url) = started();
+    let code = |url: &str| sandbox.run(&["health", "--url", url]).status.code();
+    assert_eq!(code(&url), Some(0));
+    server.stop();
+    assert_eq!(code(&url), Some(1));
+    let starting = canned(&[("/readyz", 503, r#"{"error":{"code":"not_ready"}}"#)]);
+    assert_eq!(code(&format!("http://{starting}")), Some(1));
+}
+
 /// A server of canned answers: (part of the request line, status, body); the first that fits is given.
 fn canned(answers: &'static [(&'static str, u16, &'static str)]) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();

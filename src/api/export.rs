@@ -1,18 +1,20 @@
 //! All records that match, as a stream of NDJSON or CSV: page after page from the store, so that memory stays small and the client sets the pace.
+//! Or one page as a batch, exactly as the records are kept, for another Logyard.
 
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::http::StatusCode;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
-use crate::api::ApiState;
 use crate::api::encode::Fields;
-use crate::common::error::{Error, Result};
+use crate::api::{ApiState, selection};
+use crate::common::error::{Error, ErrorKind, Result};
 use crate::common::http::{NDJSON, bytes_response};
 use crate::query::{SearchAnswer, SearchRequest};
+use crate::wire::native::batch;
 use crate::wire::native::csv::CsvWriter;
 use crate::wire::native::encode::push_record;
 
@@ -96,6 +98,44 @@ pub async fn stream(
         format.content_type(),
         Body::from_stream(body),
     ))
+}
+
+/// A page of a batch ends after about so many bytes.
+const BATCH_BYTES: usize = 4 << 20;
+/// Where the next page begins; absent after the last.
+pub const NEXT_CURSOR: HeaderName = HeaderName::from_static("x-next-cursor");
+
+/// Records as they are kept. What cannot be read is an error: a copy must be whole.
+pub async fn batch(state: &ApiState, request: SearchRequest) -> Result<Response> {
+    let answer = state.searcher.records(request).await?;
+    if let Some(reason) = answer.partial_reasons.first() {
+        let message = format!("not all records can be read: {reason}");
+        return Err(Error::new(ErrorKind::Corrupt, "partial_answer", message));
+    }
+    let mut size_bytes = 0;
+    let fitting = answer.records.iter().take_while(|record| {
+        let is_room = size_bytes < BATCH_BYTES;
+        size_bytes += batch::size_of(record);
+        is_room
+    });
+    let count = fitting.count();
+    let page = answer.records.get(..count).unwrap_or_default();
+    let has_more = answer.has_more || count < answer.records.len();
+    let cursor = page
+        .last()
+        .filter(|_| has_more)
+        .map(|last| last.key.to_id());
+    let bytes = batch::of_records(page.iter(), selection::now_ns());
+    Ok(batch_response(bytes.as_bytes(), cursor))
+}
+
+pub fn batch_response(bytes: &Bytes, cursor: Option<String>) -> Response {
+    let mut response = bytes_response(StatusCode::OK, batch::MEDIA_TYPE, bytes.clone());
+    let cursor = cursor.and_then(|cursor| HeaderValue::from_str(&cursor).ok());
+    if let Some(cursor) = cursor {
+        response.headers_mut().insert(NEXT_CURSOR, cursor);
+    }
+    response
 }
 
 fn page_size(left: u64) -> usize {

@@ -1,4 +1,4 @@
-//! `GET /logs`: a page as JSON, or all that match as NDJSON or CSV.
+//! `GET /logs`: a page as JSON, all that match as NDJSON or CSV, or a page as a batch for another Logyard.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -39,7 +39,11 @@ pub async fn logs(
 ) -> Result<Response> {
     let started = Instant::now();
     let params = Params::parse(&uri, &[&selection::PARAMETERS[..], &PARAMETERS].concat())?;
-    let format = format(&params, &headers)?;
+    let is_batch = params.one("format")? == Some("batch");
+    let format = match is_batch {
+        true => None,
+        false => format(&params, &headers)?,
+    };
     let paging = paging(&params, &state.options.aliases)?;
     let wants_total = params.boolean("total")?.unwrap_or(true);
     let selection = selection::selection(&params, &state.options.aliases)?;
@@ -53,6 +57,11 @@ pub async fn logs(
     };
     let Some(format) = format else {
         request.limit = page_limit(&state, paging.limit)?;
+        if is_batch {
+            (request.wants_total, request.fields) = (false, None);
+            let response = export::batch(&state, request).await?;
+            return Ok(framed(response, Outcome::Bypass, started));
+        }
         let (object, outcome) = state
             .searcher
             .search(request, wants_fresh(&headers), move |answer| {
@@ -77,7 +86,7 @@ fn format(params: &Params, headers: &HeaderMap) -> Result<Option<Format>> {
         Some("json") => return Ok(None),
         Some("ndjson") => return Ok(Some(Format::Ndjson)),
         Some("csv") => return Ok(Some(Format::Csv)),
-        Some(other) => return Err(invalid_value("format", other, "json, ndjson or csv")),
+        Some(other) => return Err(invalid_value("format", other, "json, ndjson, csv or batch")),
         None => {}
     }
     let accept = headers

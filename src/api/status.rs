@@ -104,6 +104,7 @@ pub async fn status(State(state): State<Arc<ApiState>>, uri: Uri) -> Result<Resp
     let cache = state.searcher.cache_stats();
     let mut degraded = usage.degraded.clone();
     degraded.extend((state.degraded)());
+    degraded.extend(state.searcher.cache_problem());
     degraded.extend(
         backlog
             .fault

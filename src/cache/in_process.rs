@@ -1,4 +1,5 @@
-//! The cache inside the process: bounded by bytes, forgets by age and by use (S3-FIFO, by `quick_cache`).
+//! The cache inside the process: bounded by bytes, forgets by age and by use (S3-FIFO, by `quick_cache`). The versions in its keys are all it needs:
+//! every write that this process can see changes them.
 
 use std::time::{Duration, Instant};
 
@@ -7,10 +8,12 @@ use bytes::Bytes;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache as QuickCache;
 
-use crate::cache::{Cache, CacheKey, CacheStats};
+use crate::cache::{Cache, CacheKey, CacheStats, Days, Looked, Stamp};
 
 /// What an entry costs besides its bytes.
 const ENTRY_OVERHEAD_BYTES: u64 = 128;
+/// The same for all days.
+const STAMP: Stamp = Stamp(Some(0));
 /// For the sizing of the table: answers are usually larger.
 const ENTRY_BYTES_ESTIMATE: u64 = 4_096;
 
@@ -49,21 +52,33 @@ impl InProcessCache {
 
 #[async_trait]
 impl Cache for InProcessCache {
-    async fn get(&self, key: CacheKey) -> Option<Bytes> {
-        let entry = self.entries.get(&key)?;
-        if entry.expires <= Instant::now() {
-            self.entries.remove(&key);
-            return None;
+    async fn get(&self, key: CacheKey, _days: Days) -> Looked {
+        let mut looked = Looked {
+            answer: None,
+            stamp: STAMP,
+        };
+        if let Some(entry) = self.entries.get(&key) {
+            if entry.expires <= Instant::now() {
+                self.entries.remove(&key);
+            } else {
+                looked.answer = Some(entry.answer);
+            }
         }
-        Some(entry.answer)
+        looked
     }
 
-    async fn put(&self, key: CacheKey, answer: Bytes, time_to_live: Duration) {
+    async fn put(&self, key: CacheKey, _stamp: Stamp, answer: Bytes, time_to_live: Duration) {
         if self.size_bytes_max / 8 < answer.len() as u64 {
             return;
         }
         let expires = Instant::now() + time_to_live;
         self.entries.insert(key, Entry { answer, expires });
+    }
+
+    async fn raise(&self, _days: &[i64]) {}
+
+    fn heeds_raises(&self) -> bool {
+        false
     }
 
     fn stats(&self) -> CacheStats {
@@ -94,7 +109,12 @@ mod tests {
                 version: 1,
             };
             cache
-                .put(key, Bytes::from(vec![0; 1_000]), Duration::from_secs(60))
+                .put(
+                    key,
+                    STAMP,
+                    Bytes::from(vec![0; 1_000]),
+                    Duration::from_secs(60),
+                )
                 .await;
             assert!(cache.stats().size_bytes <= 64 * 1024);
         }
@@ -104,8 +124,14 @@ mod tests {
             version: 1,
         };
         cache
-            .put(key, Bytes::from(vec![0; 10_000]), Duration::from_secs(60))
+            .put(
+                key,
+                STAMP,
+                Bytes::from(vec![0; 10_000]),
+                Duration::from_secs(60),
+            )
             .await;
-        assert_eq!(cache.get(key).await, None, "larger than an eighth");
+        let looked = cache.get(key, Days::Any).await;
+        assert_eq!(looked.answer, None, "larger than an eighth");
     }
 }

@@ -105,6 +105,21 @@ pub struct CacheMetrics {
     pub entries: Gauge,
     /// At scrape.
     pub size_bytes: Gauge,
+    pub remote: RemoteCacheMetrics,
+}
+
+/// Of a cache that is another process.
+pub struct RemoteCacheMetrics {
+    call_seconds: Family<Label, Histogram, fn() -> Histogram>,
+    call_errors: Family<Label, Counter>,
+    /// Calls left out because the cache is not used at the moment.
+    pub skipped_calls: Counter,
+    /// Values under our keys that are not ours, or damaged.
+    pub garbage_values: Counter,
+    /// 1 while the cache is not used.
+    pub breaker_open: Gauge,
+    /// Days whose raise has not reached the cache yet.
+    pub pending_raises: Gauge,
 }
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -324,7 +339,62 @@ impl CacheMetrics {
             ),
             entries: gauge(r, "cache_entries", "Answers in the cache"),
             size_bytes: gauge(r, "cache_size_bytes", "Bytes in the cache"),
+            remote: RemoteCacheMetrics::new(r),
         }
+    }
+}
+
+impl RemoteCacheMetrics {
+    fn new(r: &mut Registry) -> Self {
+        let call_seconds = Family::new_with_constructor(latency as fn() -> Histogram);
+        let call_errors = Family::default();
+        r.register_with_unit(
+            "cache_call",
+            "A call of the cache outside the process, by kind",
+            Unit::Seconds,
+            call_seconds.clone(),
+        );
+        r.register(
+            "cache_call_errors",
+            "Calls of the cache outside the process that failed, by reason",
+            call_errors.clone(),
+        );
+        Self {
+            call_seconds,
+            call_errors,
+            skipped_calls: counter(
+                r,
+                "cache_skipped_calls",
+                "Calls left out while the cache outside the process is not used",
+            ),
+            garbage_values: counter(
+                r,
+                "cache_garbage_values",
+                "Values in the cache that are not Logyard's, or damaged",
+            ),
+            breaker_open: gauge(
+                r,
+                "cache_breaker_open",
+                "1 while the cache outside the process is not used",
+            ),
+            pending_raises: gauge(
+                r,
+                "cache_pending_raises",
+                "Days written whose old answers the cache still has to be told of",
+            ),
+        }
+    }
+
+    /// `kind` is one of a few fixed names.
+    pub fn observe_call(&self, kind: &'static str, took: Duration) {
+        self.call_seconds
+            .get_or_create(&[("kind", kind)])
+            .observe(took.as_secs_f64());
+    }
+
+    /// `reason` is one of a few fixed names.
+    pub fn count_error(&self, reason: &'static str) {
+        self.call_errors.get_or_create(&[("reason", reason)]).inc();
     }
 }
 

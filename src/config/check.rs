@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::common::error::{Error, Result};
 use crate::common::http::{nearest, quoted};
 use crate::config::load::Layered;
+use crate::config::redis_url::{self, RedisUrl};
 use crate::config::settings::Settings;
 
 /// A part that a process plays.
@@ -38,10 +39,11 @@ pub enum StoreKind {
     Memory,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CacheKind {
     InProcess,
     Off,
+    Redis(RedisUrl),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -194,6 +196,17 @@ fn smallest_of_parts(s: &Settings) -> Vec<Limit> {
             s.search.stats_memory_bytes_max,
             1 << 20,
         ),
+        ("cache.redis_budget_ms", s.cache.redis_budget_ms, 1),
+        (
+            "cache.redis_connect_timeout_ms",
+            s.cache.redis_connect_timeout_ms,
+            10,
+        ),
+        (
+            "cache.redis_reconnect_max_ms",
+            s.cache.redis_reconnect_max_ms,
+            100,
+        ),
         ("retention.interval_ms", s.retention.interval_ms, 1000),
     ]
 }
@@ -225,6 +238,12 @@ fn largest(s: &Settings) -> Vec<Limit> {
         ("search.page_limit_max", s.search.page_limit_max, 1 << 20),
         ("search.threads", s.search.threads, 1024),
         ("search.waiting_max", s.search.waiting_max, 1 << 20),
+        ("cache.redis_budget_ms", s.cache.redis_budget_ms, 10_000),
+        (
+            "cache.redis_value_bytes_max",
+            s.cache.redis_value_bytes_max,
+            256 << 20,
+        ),
         ("threads", s.threads, 1024),
     ]
 }
@@ -372,11 +391,31 @@ impl Checker<'_> {
         match self.settings().cache.kind.as_str() {
             "in-process" => Ok(CacheKind::InProcess),
             "off" => Ok(CacheKind::Off),
-            kind if kind.starts_with("redis://") => {
-                Err(self.not_yet("cache.kind", "Redis as the cache", "`in-process` or `off`"))
-            }
+            kind if redis_url::is_redis(kind) => self.redis(kind),
             kind => Err(self.unknown_choice("cache.kind", kind, &["in-process", "off"])),
         }
+    }
+
+    fn redis(&self, kind: &str) -> Result<CacheKind> {
+        let mut url = redis_url::parse(kind).map_err(|what| self.wrong("cache.kind", &what))?;
+        let cache = &self.settings().cache;
+        // The settings are the place for secrets: an environment variable is not seen in a list of processes.
+        let given = |text: &String| (!text.is_empty()).then(|| text.clone());
+        url.user = given(&cache.redis_user).or(url.user);
+        url.password = given(&cache.redis_password).or(url.password);
+        if url.user.is_some() && url.password.is_none() {
+            let what = "a user needs a password, in the address or as `cache.redis_password`";
+            return Err(self.wrong("cache.kind", what));
+        }
+        if cache.redis_prefix.is_empty() {
+            let what = "must not be empty: the keys of others would not be told from Logyard's";
+            return Err(self.wrong("cache.redis_prefix", what));
+        }
+        if !cache.redis_ca_file.is_empty() && !url.is_tls {
+            let what = "is for TLS; write the address with rediss://";
+            return Err(self.wrong("cache.redis_ca_file", what));
+        }
+        Ok(CacheKind::Redis(url))
     }
 
     fn log_format(&self) -> Result<LogFormat> {
@@ -462,12 +501,26 @@ mod tests {
         assert!(message("QUEUE__KIND", "kafka://broker").contains("not part of this version"));
         assert!(message("QUEUE__KIND", "embeded").contains("did you mean `embedded`?"));
         assert!(message("STORE__KIND", "elasticsearch://x").contains("not part of this version"));
-        assert!(message("CACHE__KIND", "redis://x").contains("not part of this version"));
+        assert!(message("CACHE__KIND", "redis://x:y").contains("`y` is not a port"));
+        assert!(message("CACHE__KIND", "redis://u@x").contains("needs a password"));
         assert!(message("ROLES", "api,indxer").contains("did you mean `indexer`?"));
         assert!(message("ROLES", "ui").contains("needs both roles"));
         assert!(message("STORE__KIND", "memory").contains("--in-memory"));
         assert!(message("HTTP__HEADERS_MAX", "0").contains("at least 10, not 0"));
         assert!(message("RETENTION__BY_SOURCE", "x").contains("debug-*=3"));
+    }
+
+    #[test]
+    fn a_secret_may_stand_beside_the_address_of_redis() {
+        let environment = [
+            ("CACHE__KIND", "redis://u:old@x/2"),
+            ("CACHE__REDIS_PASSWORD", "new"),
+        ];
+        let CacheKind::Redis(url) = checked(&environment).unwrap().cache else {
+            panic!()
+        };
+        assert_eq!(url.password.as_deref(), Some("new"));
+        assert_eq!((url.user.as_deref(), url.database), (Some("u"), 2));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 
 pub mod check;
 pub mod load;
+pub mod redis_url;
 pub mod reference;
 pub mod settings;
 
@@ -10,6 +11,7 @@ pub use check::{
     CacheKind, Checked, DurabilityKind, LogFormat, QueueKind, Role, StoreKind, check, days_to_age,
 };
 pub use load::{Layered, Origin, Override, load};
+pub use redis_url::{RedisKind, RedisUrl};
 pub use settings::Settings;
 
 /// Every variable of the process that is text.

@@ -120,6 +120,16 @@ pub struct Cache {
     pub kind: String,
     pub size_bytes_max: u64,
     pub time_to_live_ms: u64,
+    pub redis_user: String,
+    pub redis_password: String,
+    pub redis_sentinel_user: String,
+    pub redis_sentinel_password: String,
+    pub redis_ca_file: String,
+    pub redis_prefix: String,
+    pub redis_budget_ms: u64,
+    pub redis_connect_timeout_ms: u64,
+    pub redis_reconnect_max_ms: u64,
+    pub redis_value_bytes_max: u64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -278,6 +288,16 @@ impl Default for Cache {
             kind: "in-process".to_owned(),
             size_bytes_max: 32 << 20,
             time_to_live_ms: 120_000,
+            redis_user: String::new(),
+            redis_password: String::new(),
+            redis_sentinel_user: String::new(),
+            redis_sentinel_password: String::new(),
+            redis_ca_file: String::new(),
+            redis_prefix: "logyard".to_owned(),
+            redis_budget_ms: 50,
+            redis_connect_timeout_ms: 2000,
+            redis_reconnect_max_ms: 10_000,
+            redis_value_bytes_max: 1 << 20,
         }
     }
 }

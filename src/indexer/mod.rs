@@ -5,7 +5,7 @@
 //! found by halving its batch and stored as a dead letter in its place (see [`portion`]).
 //!
 //! A panic of the task itself ends the process with code 70: a server that takes logs but never shows them would be half dead. What was acknowledged
-//! is in the queue and is indexed after the restart. Must not know: which queue, which store.
+//! is in the queue and is indexed after the restart. Must not know: which queue, which store, which cache.
 
 mod portion;
 
@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::cache::Cache;
 use crate::common::error::{Error, Result};
 use crate::common::metrics::Metrics;
 use crate::indexer::portion::Portion;
@@ -77,6 +78,7 @@ pub struct Indexer {
 struct Shared {
     queue: Arc<dyn Queue>,
     store: Arc<dyn Store>,
+    cache: Arc<dyn Cache>,
     options: IndexerOptions,
     metrics: Arc<Metrics>,
     status: Mutex<IndexerStatus>,
@@ -89,16 +91,18 @@ impl Shared {
 }
 
 impl Indexer {
-    /// Starts the task on the current runtime.
+    /// Starts the task on the current runtime. `cache` is told which days were written, if it heeds that.
     pub fn start(
         queue: Arc<dyn Queue>,
         store: Arc<dyn Store>,
+        cache: Arc<dyn Cache>,
         options: IndexerOptions,
         metrics: Arc<Metrics>,
     ) -> Self {
         let shared = Arc::new(Shared {
             queue,
             store,
+            cache,
             options,
             metrics,
             status: Mutex::default(),

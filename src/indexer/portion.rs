@@ -4,6 +4,7 @@
 //! entry is left, which becomes a dead letter in the same place. Should the store not even take that, it is the store that is at fault: the entry
 //! waits and is tried again as it is.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::ops::Range;
 use std::panic::AssertUnwindSafe;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use futures::FutureExt;
 
+use crate::cache;
 use crate::common::error::{Error, ErrorKind, Result};
 use crate::indexer::Shared;
 use crate::record::key::segments;
@@ -44,7 +46,10 @@ impl<'a> Portion<'a> {
     pub async fn write(mut self) {
         while let Some(part) = self.parts.pop() {
             match self.try_write(part.clone()).await {
-                Ok(()) => self.note_success(),
+                Ok(()) => {
+                    self.tell_cache(&part).await;
+                    self.note_success();
+                }
                 Err(error) if blames_data(&error) => match halve(&part) {
                     Some((first, second)) => self.parts.extend([second, first]),
                     None => self.bury(part, error).await,
@@ -70,6 +75,24 @@ impl<'a> Portion<'a> {
         let elapsed = started.elapsed().as_secs_f64();
         self.shared.metrics.indexer.write_seconds.observe(elapsed);
         written
+    }
+
+    /// Answers about the days written, kept by any process, are not right any more.
+    async fn tell_cache(&self, part: &[QueuedBatch]) {
+        if !self.shared.cache.heeds_raises() {
+            return;
+        }
+        let mut days = BTreeSet::new();
+        for entry in part.iter().flat_map(|queued| queued.batch.entries()) {
+            // Dead letters are in no cached answer.
+            if let EntryRef::Record(record) = entry {
+                days.insert(cache::day_of(record.timestamp_ns));
+            }
+        }
+        if !days.is_empty() {
+            let days: Vec<i64> = days.into_iter().collect();
+            self.shared.cache.raise(&days).await;
+        }
     }
 
     /// The part is one entry: puts a dead letter into its place.

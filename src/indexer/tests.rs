@@ -1,6 +1,7 @@
 //! The indexer between the queue in memory and a store that fails on command.
 
 use super::*;
+use crate::cache::{CacheKey, CacheStats, Days, Looked, NoCache, Stamp};
 use crate::common::error::ErrorKind;
 use crate::queue::{MemoryQueue, MemoryQueueOptions};
 use crate::record::{BatchBuilder, Flags, ValueRef};
@@ -51,6 +52,10 @@ impl Bench {
 }
 
 fn start(queue: &Arc<MemoryQueue>, store: &Arc<FakeStore>) -> Indexer {
+    start_with(queue, store, Arc::new(NoCache))
+}
+
+fn start_with(queue: &Arc<MemoryQueue>, store: &Arc<FakeStore>, cache: Arc<dyn Cache>) -> Indexer {
     let options = IndexerOptions {
         retry_min: Duration::from_millis(1),
         retry_max: Duration::from_millis(10),
@@ -60,7 +65,7 @@ fn start(queue: &Arc<MemoryQueue>, store: &Arc<FakeStore>) -> Indexer {
     let metrics = Arc::new(Metrics::new());
     let queue: Arc<dyn Queue> = Arc::<MemoryQueue>::clone(queue);
     let store: Arc<dyn Store> = Arc::<FakeStore>::clone(store);
-    Indexer::start(queue, store, options, metrics)
+    Indexer::start(queue, store, cache, options, metrics)
 }
 
 #[tokio::test]
@@ -177,4 +182,63 @@ async fn stopping_ends_in_time_and_the_next_start_goes_on() {
     bench.indexer = start(&bench.queue, &bench.store);
     bench.settle().await;
     assert_eq!(bench.store.texts(), ["a", "b"]);
+}
+
+/// A cache that remembers only what it was told, and what was searchable then.
+struct ToldCache {
+    store: Arc<FakeStore>,
+    told: Mutex<Vec<(Vec<i64>, Checkpoint)>>,
+}
+
+#[async_trait::async_trait]
+impl Cache for ToldCache {
+    async fn get(&self, _key: CacheKey, _days: Days) -> Looked {
+        unreachable!("the indexer asks nothing")
+    }
+
+    async fn put(
+        &self,
+        _key: CacheKey,
+        _stamp: Stamp,
+        _answer: bytes::Bytes,
+        _time_to_live: Duration,
+    ) {
+        unreachable!("the indexer answers nothing")
+    }
+
+    async fn raise(&self, days: &[i64]) {
+        let searchable = self.store.searchable().borrow().clone();
+        self.told.lock().unwrap().push((days.to_vec(), searchable));
+    }
+
+    fn heeds_raises(&self) -> bool {
+        true
+    }
+
+    fn stats(&self) -> CacheStats {
+        CacheStats::default()
+    }
+}
+
+#[tokio::test]
+async fn the_cache_is_told_the_days_of_a_write_after_it() {
+    const DAY_NS: i64 = 86_400_000_000_000;
+    let queue = Arc::new(MemoryQueue::new(MemoryQueueOptions::default()));
+    let store = FakeStore::new();
+    let cache = Arc::new(ToldCache {
+        store: store.clone(),
+        told: Mutex::default(),
+    });
+    let indexer = start_with(&queue, &store, cache.clone());
+    let mut builder = BatchBuilder::new(5);
+    for time_ns in [3 * DAY_NS, -1, 3 * DAY_NS + 1] {
+        builder.begin_record();
+        builder.field("message", ValueRef::Str("x"));
+        builder.end_record(time_ns, 0, Flags::default());
+    }
+    queue.append(builder.finish(), None).await.unwrap();
+    indexer.stop(Duration::from_secs(20)).await.unwrap();
+    let mut end = Checkpoint::default();
+    end.advance(0, 3);
+    assert_eq!(*cache.told.lock().unwrap(), [(vec![-1, 3], end)]);
 }

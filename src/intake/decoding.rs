@@ -14,6 +14,7 @@ use crate::intake::admission::overloaded;
 use crate::intake::body::RawBody;
 use crate::wire::compression::{CompressionOptions, Decompressor, Encoding, too_large};
 use crate::wire::json::RecordDefaults;
+use crate::wire::native::batch;
 use crate::wire::native::decode::{Body, BodyDecoder, DecodeOptions, Decoded, Hint};
 
 /// Decoders kept for later.
@@ -39,6 +40,8 @@ pub(super) struct Request {
     pub hint: Option<Hint>,
     pub source: Option<String>,
     pub level: Option<String>,
+    /// The body is a batch of another Logyard.
+    pub is_batch: bool,
     /// Hash body and parameters.
     pub wants_hash: bool,
 }
@@ -142,15 +145,20 @@ impl Shared {
         } else {
             0
         };
-        let mut decoder = self.take();
-        let decoded = decoder.decode(&Body {
-            bytes: plain,
-            hint: request.hint.unwrap_or(Hint::Unknown),
-            defaults: request.defaults(),
-        });
-        self.give_back(decoder);
+        let decoded = if request.is_batch {
+            batch::decode(plain, &self.decode)?
+        } else {
+            let mut decoder = self.take();
+            let decoded = decoder.decode(&Body {
+                bytes: plain,
+                hint: request.hint.unwrap_or(Hint::Unknown),
+                defaults: request.defaults(),
+            });
+            self.give_back(decoder);
+            decoded?
+        };
         Ok(Work {
-            decoded: decoded?,
+            decoded,
             plain_bytes: plain.len(),
             body_hash,
         })
@@ -177,7 +185,7 @@ fn hash(plain: &[u8], request: &Request) -> u128 {
         hasher.update(&(text.len() as u64).to_le_bytes());
         hasher.update(text.as_bytes());
     }
-    hasher.update(&[u8::from(request.hint == Some(Hint::Text))]);
+    hasher.update(&[u8::from(request.hint == Some(Hint::Text)) | u8::from(request.is_batch) << 1]);
     hasher.update(plain);
     hasher.digest128()
 }

@@ -15,6 +15,7 @@ use crate::intake::decoding::{Request, Work};
 use crate::intake::{IntakeState, body, now_ns};
 use crate::queue::{Appended, Idempotency};
 use crate::record::Position;
+use crate::wire::native::batch;
 use crate::wire::native::decode::{Decoded, Hint, LineError};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -59,7 +60,8 @@ fn asked(params: &Params, headers: &HeaderMap) -> Result<Asked> {
     let content_type = headers
         .get(CONTENT_TYPE)
         .map(|value| String::from_utf8_lossy(value.as_bytes()));
-    let hint = Hint::from_content_type(content_type.as_deref().unwrap_or_default())?;
+    let content_type = content_type.as_deref().unwrap_or_default();
+    let hint = Hint::from_content_type(content_type)?;
     let key = idempotency_key(headers)?;
     let default = |name| -> Result<Option<String>> {
         let value = params.one(name)?;
@@ -76,6 +78,7 @@ fn asked(params: &Params, headers: &HeaderMap) -> Result<Asked> {
         request: Request {
             arrival_ns: now_ns(),
             hint: Some(hint),
+            is_batch: content_type.trim() == batch::MEDIA_TYPE,
             source: default("source")?,
             level: default("level")?,
             wants_hash: key.is_some(),

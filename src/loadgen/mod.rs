@@ -13,10 +13,12 @@ pub mod shape;
 
 pub mod fetch;
 pub mod generate;
+pub mod health;
 pub mod loadtest;
 
 pub use fetch::{FetchArgs, fetch};
 pub use generate::{GenerateArgs, generate};
+pub use health::{HealthArgs, health};
 pub use loadtest::{LoadtestArgs, loadtest};
 
 /// Where a server listens when nothing else is said.

@@ -12,7 +12,7 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::cache::{Cache, CacheKey, CacheStats};
+use crate::cache::{Cache, CacheKey, CacheStats, Days, Stamp};
 use crate::common::cancel::Cancel;
 use crate::common::error::{Error, ErrorKind, Result};
 use crate::common::metrics::Metrics;
@@ -72,7 +72,7 @@ pub struct Searcher {
     cache: Arc<dyn Cache>,
     metrics: Arc<Metrics>,
     options: SearchOptions,
-    flights: Mutex<HashMap<CacheKey, Weak<Flight>>>,
+    flights: Mutex<HashMap<(CacheKey, Stamp), Weak<Flight>>>,
 }
 
 /// One question being asked: the first to lock it asks, the others find its answer.
@@ -106,8 +106,9 @@ impl Searcher {
         is_fresh: bool,
         encode: impl FnOnce(&SearchAnswer) -> Result<Vec<u8>> + Send + 'static,
     ) -> Answered {
+        let days = days_of(&request.selection.range);
         let key = self.key("search", &request, &request.selection.range);
-        self.answer("search", key, is_fresh, async |cancel| {
+        self.answer("search", (key, days), is_fresh, async |cancel| {
             let answer = self.store.search(request, cancel).await?;
             let is_whole = answer.partial_reasons.is_empty();
             let n_items = answer.records.len();
@@ -122,8 +123,9 @@ impl Searcher {
         is_fresh: bool,
         encode: impl FnOnce(&Histogram) -> Result<Vec<u8>> + Send + 'static,
     ) -> Answered {
+        let days = days_of(&request.selection.range);
         let key = self.key("histogram", &request, &request.selection.range);
-        self.answer("histogram", key, is_fresh, async |cancel| {
+        self.answer("histogram", (key, days), is_fresh, async |cancel| {
             let answer = self.store.histogram(request, cancel).await?;
             let is_whole = answer.partial_reasons.is_empty();
             let n_items = answer.buckets.len();
@@ -138,8 +140,9 @@ impl Searcher {
         is_fresh: bool,
         encode: impl FnOnce(&FieldsAnswer) -> Result<Vec<u8>> + Send + 'static,
     ) -> Answered {
+        let days = days_of(&request.selection.range);
         let key = self.key("fields", &request, &request.selection.range);
-        self.answer("fields", key, is_fresh, async |cancel| {
+        self.answer("fields", (key, days), is_fresh, async |cancel| {
             let answer = self.store.fields(request, cancel).await?;
             let is_whole = answer.partial_reasons.is_empty();
             let n_items = answer.fields.len();
@@ -156,8 +159,9 @@ impl Searcher {
         is_fresh: bool,
         encode: impl FnOnce(&StatsAnswer) -> Result<Vec<u8>> + Send + 'static,
     ) -> Answered {
+        let days = days_of(&request.selection.range);
         let key = self.key("stats", &(&request, labels), &request.selection.range);
-        self.answer("stats", key, is_fresh, async |cancel| {
+        self.answer("stats", (key, days), is_fresh, async |cancel| {
             let answer = self.store.stats(request, cancel).await?;
             let is_whole = answer.partial_reasons.is_empty();
             let n_items = answer.groups.len();
@@ -184,6 +188,11 @@ impl Searcher {
         self.cache.stats()
     }
 
+    /// Why the cache is not used at the moment, if so.
+    pub fn cache_problem(&self) -> Option<String> {
+        self.cache.problem()
+    }
+
     /// The version is read before the store is asked: an answer may be newer than its key says, never older.
     fn key(&self, kind: &str, question: &impl Debug, range: &TimeRange) -> CacheKey {
         let mut hash = Hash(Xxh3::new());
@@ -198,7 +207,7 @@ impl Searcher {
     async fn answer(
         &self,
         kind: &'static str,
-        key: CacheKey,
+        (key, days): (CacheKey, Days),
         is_fresh: bool,
         ask: impl AsyncFnOnce(Cancel) -> Result<Encoded>,
     ) -> Answered {
@@ -209,13 +218,14 @@ impl Searcher {
             let answer = self.observed(kind, ask(cancel)).await?;
             return Ok((answer.bytes, Outcome::Bypass));
         }
-        if let Some(answer) = self.cache.get(key).await {
+        let looked = self.cache.get(key, days).await;
+        if let Some(answer) = looked.answer {
             self.metrics.cache.hits.inc();
             return Ok((answer, Outcome::Hit));
         }
         let cancel = Cancel::after(self.options.timeout);
         let _guard = cancel.guard();
-        let flight = self.flight(key);
+        let flight = self.flight((key, looked.stamp));
         let waited = tokio::time::timeout_at(cancel.deadline().into(), flight.answer.lock()).await;
         let Ok(mut slot) = waited else {
             return Err(self.timed_out());
@@ -234,15 +244,15 @@ impl Searcher {
         // What is missing may be there again in a moment, without any change of the version.
         if is_whole {
             self.cache
-                .put(key, answer.clone(), self.options.time_to_live)
+                .put(key, looked.stamp, answer.clone(), self.options.time_to_live)
                 .await;
         }
         drop(slot);
-        self.flights.lock().remove(&key);
+        self.flights.lock().remove(&(key, looked.stamp));
         Ok((answer, Outcome::Miss))
     }
 
-    fn flight(&self, key: CacheKey) -> Arc<Flight> {
+    fn flight(&self, key: (CacheKey, Stamp)) -> Arc<Flight> {
         let mut flights = self.flights.lock();
         if let Some(flight) = flights.get(&key).and_then(Weak::upgrade) {
             return flight;
@@ -277,6 +287,10 @@ impl Searcher {
             ),
         )
     }
+}
+
+fn days_of(range: &TimeRange) -> Days {
+    Days::of_range(range.start_ns, range.end_ns)
 }
 
 /// An answer's bytes, and whether nothing was missing in it.

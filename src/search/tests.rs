@@ -18,11 +18,12 @@ fn searcher(cache: Arc<dyn Cache>) -> Arc<Searcher> {
     ))
 }
 
-fn key(question: u128) -> CacheKey {
-    CacheKey {
+fn key(question: u128) -> (CacheKey, Days) {
+    let key = CacheKey {
         question,
         version: 1,
-    }
+    };
+    (key, Days::Any)
 }
 
 /// Asks with a function that counts its calls and takes a while.
