@@ -226,7 +226,7 @@ impl Sample {
 
     /// At most three distinct values for four.
     fn has_repeats(&self) -> bool {
-        0 < self.hashes.len() && self.hashes.len() * 4 <= self.n_values * 3
+        !self.hashes.is_empty() && self.hashes.len() * 4 <= self.n_values * 3
     }
 }
 
