@@ -6,7 +6,8 @@
 //! "PAR1" · (row group · its token index)… · page checksums · column and offset indexes · footer · footer length · "PAR1"
 //! ```
 //!
-//! The footer's key-value metadata names what other readers skip: `logyard.format` (1), `logyard.indexes` (offset and length of each row group's
+//! The footer's key-value metadata names what other readers skip: `logyard.format` (2), `logyard.columns` (keys and types of the fields; see
+//! [`describe`](super::schema::describe)), `logyard.indexes` (offset and length of each row group's
 //! token index, `offset:length,…`; see [`index`]), `logyard.checksums.offset`, `logyard.checksums.len` (see [`file`]). Every page has an xxh3 checksum that each read verifies;
 //! the footer's checksum is in the catalog.
 //!
@@ -33,13 +34,14 @@ use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
 
 use crate::common::error::{Error, ErrorKind, Result};
 use crate::record::RecordKey;
-use crate::store::embedded::schema::Columns;
+use crate::store::embedded::schema::{self, Columns};
 use crate::store::embedded::segment::file::SegmentFile;
 use crate::store::embedded::segment::index::{Index, IndexBytes};
 use crate::store::embedded::segment::registry::Registry;
 
 pub const FORMAT: &str = "logyard.format";
-pub const FORMAT_VERSION: &str = "1";
+pub const FORMAT_VERSION: &str = "2";
+pub const COLUMNS: &str = "logyard.columns";
 pub const INDEXES: &str = "logyard.indexes";
 pub const CHECKSUMS_OFFSET: &str = "logyard.checksums.offset";
 pub const CHECKSUMS_LEN: &str = "logyard.checksums.len";
@@ -169,8 +171,16 @@ impl SegmentReader {
         file.check_footer(meta.size_bytes, meta.footer_offset, meta.footer_checksum)
             .map_err(|fault| Error::corrupt(in_file(&fault)))?;
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Required);
-        let metadata = ArrowReaderMetadata::load(&*file, options)
-            .map_err(|error| Error::corrupt(in_file("unreadable footer")).with_source(error))?;
+        let unreadable = |error| Error::corrupt(in_file("unreadable footer")).with_source(error);
+        let bare = ArrowReaderMetadata::load(&*file, options.clone()).map_err(unreadable)?;
+        let schema = value(bare.metadata(), COLUMNS)
+            .and_then(|description| schema::restore(bare.schema(), description))
+            .ok_or_else(|| {
+                Error::corrupt(in_file(&format!("`{COLUMNS}` does not fit its columns")))
+            })?;
+        let options = options.with_schema(Arc::new(schema));
+        let metadata = ArrowReaderMetadata::try_new(Arc::clone(bare.metadata()), options)
+            .map_err(unreadable)?;
         let (offset, len) = blob(metadata.metadata(), CHECKSUMS_OFFSET, CHECKSUMS_LEN)
             .ok_or_else(|| Error::corrupt(in_file("no page checksums")))?;
         file.load_checksums(offset, len)
@@ -321,10 +331,8 @@ fn open_indexes(file: &SegmentFile, metadata: &ParquetMetaData) -> Result<Vec<In
 
 /// (offset, length) of the index of each row group.
 fn index_places(metadata: &ParquetMetaData) -> Option<Vec<(u64, u64)>> {
-    let pairs = metadata.file_metadata().key_value_metadata()?;
-    let pair = pairs.iter().find(|pair| pair.key == INDEXES)?;
-    let places = pair.value.as_deref()?.split(',');
-    places
+    value(metadata, INDEXES)?
+        .split(',')
         .map(|place| {
             let (offset, len) = place.split_once(':')?;
             Some((offset.parse().ok()?, len.parse().ok()?))
@@ -333,10 +341,13 @@ fn index_places(metadata: &ParquetMetaData) -> Option<Vec<(u64, u64)>> {
 }
 
 fn blob(metadata: &ParquetMetaData, offset_key: &str, len_key: &str) -> Option<(u64, u64)> {
-    let pairs = metadata.file_metadata().key_value_metadata()?;
-    let number = |key: &str| -> Option<u64> {
-        let pair = pairs.iter().find(|pair| pair.key == key)?;
-        pair.value.as_ref()?.parse().ok()
-    };
+    let number = |key: &str| -> Option<u64> { value(metadata, key)?.parse().ok() };
     Some((number(offset_key)?, number(len_key)?))
+}
+
+/// A value of the footer's key-value metadata.
+fn value<'a>(metadata: &'a ParquetMetaData, key: &str) -> Option<&'a str> {
+    let pairs = metadata.file_metadata().key_value_metadata()?;
+    let pair = pairs.iter().find(|pair| pair.key == key)?;
+    pair.value.as_deref()
 }

@@ -37,6 +37,8 @@ const DICTIONARY_BYTES_MAX: usize = 1 << 20;
 const ROWS_TO_INDEX_SIZE: usize = 5;
 /// Below so many rows a dictionary page costs more than it saves: zstd finds the repeats itself.
 const DICTIONARY_ROWS_MIN: usize = 256;
+/// Bytes kept of the least and greatest text of a column chunk.
+const TEXT_BOUND_BYTES: usize = 8;
 /// Below so many values delta packing saves little, and its encoder takes a mebibyte for each column of the row group at once.
 const DELTA_VALUES_MIN: usize = 4_096;
 /// A column chunk of at most so many bytes of values is not compressed: it would save less than the compressor's set-up costs.
@@ -140,6 +142,7 @@ fn write_file(
     let properties = properties(source, &new.rows, options)?;
     let writer_options = ArrowWriterOptions::new()
         .with_properties(properties)
+        .with_skip_arrow_metadata(true)
         .with_page_store_factory(Arc::new(pages.clone()));
     let schema = Arc::clone(source.schema());
     let writer = ArrowWriter::try_new_with_options(file, Arc::clone(&schema), writer_options);
@@ -167,7 +170,8 @@ fn write_file(
             .map_err(|error| error.name(path))?;
         row = end;
     }
-    work.append_blobs().map_err(failed)?;
+    work.append_blobs(schema::describe(&schema)?)
+        .map_err(failed)?;
     let keys = work.keys;
     let footer_offset = writer.bytes_written() as u64;
     writer.close().map_err(parquet_failed)?;
@@ -315,7 +319,7 @@ impl Work<'_> {
     }
 
     /// Appends what lies between the row groups and the footer, and names it in the footer.
-    fn append_blobs(&mut self) -> std::io::Result<()> {
+    fn append_blobs(&mut self, columns: String) -> std::io::Result<()> {
         let places = self.indexes.iter();
         let places: Vec<_> = places
             .map(|(offset, len)| format!("{offset}:{len}"))
@@ -324,6 +328,7 @@ impl Work<'_> {
         let offset = self.writer.bytes_written();
         for (key, value) in [
             (segment::FORMAT, segment::FORMAT_VERSION.to_owned()),
+            (segment::COLUMNS, columns),
             (segment::INDEXES, places.join(",")),
             (segment::CHECKSUMS_OFFSET, offset.to_string()),
             (segment::CHECKSUMS_LEN, checksums.len().to_string()),
@@ -352,6 +357,8 @@ fn properties(
         .set_data_page_size_limit(options.page_bytes_max)
         .set_dictionary_page_size_limit(DICTIONARY_BYTES_MAX)
         .set_statistics_enabled(EnabledStatistics::Chunk)
+        // Of texts only the counts of nulls are asked for.
+        .set_statistics_truncate_length(Some(TEXT_BOUND_BYTES))
         .set_max_row_group_row_count(None)
         .set_sorting_columns(Some(sorting_columns(sorted)));
     for (index, field) in source.schema().fields().iter().enumerate() {
