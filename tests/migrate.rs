@@ -60,7 +60,7 @@ fn fill(server: &Server, count: usize) {
 fn everything(server: &Server) -> (Vec<Value>, Vec<Value>) {
     let export = server.get("/logs?format=ndjson&limit=all&order=asc");
     assert_eq!(export.status, 200);
-    let records = export.text().lines().map(|line| without_id(line)).collect();
+    let records = export.text().lines().map(without_id).collect();
     let letters = server.get_json("/dead-letters?limit=10000");
     let letters = letters["dead_letters"].as_array().unwrap();
     (

@@ -68,7 +68,7 @@ impl MigrateArgs {
 pub async fn migrate(args: MigrateArgs, store: Option<&dyn Store>) -> anyhow::Result<String> {
     let source = match store {
         Some(store) => Source::Folder(store),
-        None => Source::Server(HttpClient::new(&args.from, args.timeout)?),
+        None => Source::Server(Box::new(HttpClient::new(&args.from, args.timeout)?)),
     };
     let target = HttpClient::new(&args.to, args.timeout)?;
     let path = args

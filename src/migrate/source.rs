@@ -53,7 +53,7 @@ impl Portion {
 
 pub enum Source<'a> {
     Folder(&'a dyn Store),
-    Server(HttpClient),
+    Server(Box<HttpClient>),
 }
 
 impl Source<'_> {

@@ -73,7 +73,7 @@ pub fn decode(body: &[u8], options: &DecodeOptions) -> Result<Decoded> {
     };
     let keys_count = word(KEYS_OFFSET_AT).and_then(|at| word(usize::try_from(at).ok()?));
     if keys_count.is_some_and(|count| options.keys_max < count) {
-        return Err(too_large(format!(
+        return Err(too_large(&format!(
             "the batch has more than {} different field names",
             options.keys_max
         )));
@@ -91,7 +91,7 @@ pub fn decode(body: &[u8], options: &DecodeOptions) -> Result<Decoded> {
             }
             EntryRef::DeadLetter(letter) => {
                 if options.record_bytes_max < letter.raw.len() {
-                    return Err(too_large(format!(
+                    return Err(too_large(&format!(
                         "a dead letter is larger than {} bytes",
                         options.record_bytes_max
                     )));
@@ -137,7 +137,7 @@ fn check_record(
 ) -> Result<()> {
     let fields_max = options.json.fields_max.saturating_add(OWN_FIELDS_MAX);
     if fields_max < record.n_fields() {
-        return Err(too_large(format!(
+        return Err(too_large(&format!(
             "a record has {} fields, more than {} (`intake.fields_max`)",
             record.n_fields(),
             options.json.fields_max
@@ -163,9 +163,11 @@ fn check_record(
                 return Err(wrong("a number is not finite"));
             }
             ValueRef::Number(text) => {
-                check_json(text, |first| first == b'-' || first.is_ascii_digit())?
+                check_json(text, |first| first == b'-' || first.is_ascii_digit())?;
             }
-            ValueRef::Json(text) => check_json(text, |first| matches!(first, b'{' | b'['))?,
+            ValueRef::Json(text) => {
+                check_json(text, |first| matches!(first, b'{' | b'['))?;
+            }
             ValueRef::Null
             | ValueRef::Bool(_)
             | ValueRef::Int(_)
@@ -175,7 +177,7 @@ fn check_record(
         size_bytes += 10 + field.value.text().len();
     }
     if options.record_bytes_max.saturating_mul(RECORD_GROWTH) < size_bytes {
-        return Err(too_large(format!(
+        return Err(too_large(&format!(
             "a record is larger than {} bytes",
             options.record_bytes_max
         )));
@@ -197,7 +199,7 @@ fn wrong(what: &str) -> Error {
     Error::invalid("invalid_batch", format!("{what}; nothing was stored"))
 }
 
-fn too_large(what: String) -> Error {
+fn too_large(what: &str) -> Error {
     Error::new(
         ErrorKind::TooLarge,
         "batch_too_large",
