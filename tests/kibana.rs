@@ -5,6 +5,8 @@
     reason = "tests: a failure should stop the test"
 )]
 
+#[path = "sandbox/redis_server.rs"]
+mod redis_server;
 mod sandbox;
 
 use std::collections::BTreeMap;
@@ -606,6 +608,42 @@ fn what_cannot_work_is_explained() {
     assert!(text.contains("not the address of a Kibana"), "{text}");
     let text = error(&["kibana-setup", "--index-prefix", "Logs*"]);
     assert!(text.contains("small letters"), "{text}");
+}
+
+#[test]
+fn tls_is_checked_against_the_authority_given() {
+    let certificates = redis_server::Certificates::make();
+    let port = redis_server::free_port();
+    // It answers every path with a page of its own, which is no Kibana: enough to see how far the call gets.
+    let mut server = std::process::Command::new("openssl")
+        .args(["s_server", "-quiet", "-www", "-accept", &port.to_string()])
+        .args(["-cert", &certificates.path("server.crt")])
+        .args(["-key", &certificates.path("server.key")])
+        .stdin(std::process::Stdio::null())
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    sandbox::eventually("openssl listens", || {
+        std::net::TcpStream::connect(("127.0.0.1", port)).is_ok()
+    });
+    let url = format!("https://127.0.0.1:{port}");
+    let error = |flags: &[&str]| {
+        let arguments = [&["kibana-setup", "--kibana", &url, "--wait", "0"], flags].concat();
+        let output = Sandbox::new().run(&arguments);
+        assert!(!output.status.success());
+        String::from_utf8(output.stderr).unwrap()
+    };
+    let trusted = error(&["--ca", &certificates.path("ca.crt")]);
+    let other = redis_server::Certificates::make();
+    let untrusted = [error(&[]), error(&["--ca", &other.path("ca.crt")])];
+    server.kill().unwrap();
+    server.wait().unwrap();
+    assert!(trusted.contains("is not available"), "{trusted}");
+    assert!(!trusted.contains("certificate"), "{trusted}");
+    for text in untrusted {
+        assert!(text.contains("--ca names the authority"), "{text}");
+    }
 }
 
 #[test]
