@@ -61,7 +61,7 @@ impl RedisServer {
         Self::spawn(port, arguments, cli)
     }
 
-    pub fn start_sentinel(configuration: &str) -> Self {
+    pub fn start_sentinel(configuration: &str, cli: &[&str]) -> Self {
         let port = free_port();
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("sentinel.conf");
@@ -76,7 +76,7 @@ impl RedisServer {
             child,
             port,
             arguments,
-            cli_arguments: Vec::new(),
+            cli_arguments: cli.iter().map(|&text| text.to_owned()).collect(),
             folder,
         };
         server.wait_until_ready();
@@ -180,11 +180,15 @@ impl Drop for RedisServer {
 
 /// Three masters that share the slots.
 pub fn start_cluster() -> Vec<RedisServer> {
+    start_cluster_with(&[], &[])
+}
+
+fn start_cluster_with(extra: &[&str], cli: &[&str]) -> Vec<RedisServer> {
     let servers: Vec<(RedisServer, u16)> = (0..3)
         .map(|_| {
             let bus = free_port();
             let bus_text = bus.to_string();
-            let server = RedisServer::start(&[
+            let flags = [
                 "--cluster-enabled",
                 "yes",
                 "--cluster-node-timeout",
@@ -193,7 +197,8 @@ pub fn start_cluster() -> Vec<RedisServer> {
                 "no",
                 "--cluster-port",
                 &bus_text,
-            ]);
+            ];
+            let server = RedisServer::start_with(&[&flags[..], extra].concat(), cli);
             (server, bus)
         })
         .collect();
@@ -269,37 +274,47 @@ impl Certificates {
 
     /// A server that speaks TLS alone and wants a password.
     pub fn start_server(&self, password: &str) -> RedisServer {
+        self.with_flags(password, |flags, cli| RedisServer::start_with(flags, cli))
+    }
+
+    /// The same as a cluster of three.
+    pub fn start_cluster(&self, password: &str) -> Vec<RedisServer> {
+        self.with_flags(password, |flags, cli| {
+            start_cluster_with(&[flags, &["--tls-cluster", "yes"]].concat(), cli)
+        })
+    }
+
+    fn with_flags<T>(&self, password: &str, start: impl FnOnce(&[&str], &[&str]) -> T) -> T {
         let (certificate, key, ca) = (
             self.path("server.crt"),
             self.path("server.key"),
             self.path("ca.crt"),
         );
-        RedisServer::start_with(
-            &[
-                "--port",
-                "0",
-                "--tls-port",
-                "PORT",
-                "--tls-cert-file",
-                &certificate,
-                "--tls-key-file",
-                &key,
-                "--tls-ca-cert-file",
-                &ca,
-                "--tls-auth-clients",
-                "no",
-                "--requirepass",
-                password,
-            ],
-            &[
-                "--tls",
-                "--cacert",
-                &ca,
-                "--no-auth-warning",
-                "-a",
-                password,
-            ],
-        )
+        let flags = [
+            "--port",
+            "0",
+            "--tls-port",
+            "PORT",
+            "--tls-cert-file",
+            &certificate,
+            "--tls-key-file",
+            &key,
+            "--tls-ca-cert-file",
+            &ca,
+            "--tls-auth-clients",
+            "no",
+            "--requirepass",
+            password,
+        ];
+        let cli = [
+            "--tls",
+            "--cacert",
+            &ca,
+            "--no-auth-warning",
+            "-a",
+            password,
+        ];
+        start(&flags, &cli)
     }
 }
 

@@ -382,12 +382,19 @@ async fn a_cluster_keeps_the_contract_and_lives_without_a_node() {
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "needs real servers: scripts/dev-stack up, then scripts/test"]
 async fn sentinels_lead_to_the_master_and_to_the_next_one() {
-    let mut master = RedisServer::start(&[]);
-    let replica = RedisServer::start(&["--replicaof", &format!("127.0.0.1 {}", master.port)]);
-    let sentinel = RedisServer::start_sentinel(&format!(
-        "sentinel monitor yard 127.0.0.1 {} 1\nsentinel down-after-milliseconds yard 500\nsentinel failover-timeout yard 3000",
-        master.port
-    ));
+    let login = ["--no-auth-warning", "-a", "data pass"];
+    let flags = ["--requirepass", "data pass", "--masterauth", "data pass"];
+    let mut master = RedisServer::start_with(&flags, &login);
+    let of_master = format!("127.0.0.1 {}", master.port);
+    let as_replica = [&flags[..], &["--replicaof", &of_master]].concat();
+    let replica = RedisServer::start_with(&as_replica, &login);
+    let sentinel = RedisServer::start_sentinel(
+        &format!(
+            "requirepass \"sentinel pass\"\nsentinel monitor yard {of_master} 1\nsentinel auth-pass yard \"data pass\"\n\
+             sentinel down-after-milliseconds yard 500\nsentinel failover-timeout yard 3000"
+        ),
+        &["--no-auth-warning", "-a", "sentinel pass"],
+    );
     until("replicating", || {
         replica
             .cli(&["INFO", "replication"])
@@ -398,6 +405,8 @@ async fn sentinels_lead_to_the_master_and_to_the_next_one() {
         topology: RedisTopology::Sentinel {
             master: "yard".to_owned(),
         },
+        password: Some("data pass".to_owned()),
+        sentinel_password: Some("sentinel pass".to_owned()),
         ..options(sentinel.port)
     };
     until("the sentinel knows the replica", || {
@@ -440,6 +449,17 @@ async fn tls_and_a_password_are_needed_where_the_server_wants_them() {
         ..good.clone()
     };
     contract::check(&started(&as_user).await).await;
+
+    let servers = certificates.start_cluster("cluster pass");
+    let cluster = RedisOptions {
+        topology: RedisTopology::Cluster,
+        password: Some("cluster pass".to_owned()),
+        ..RedisOptions {
+            addresses: vec![("127.0.0.1".to_owned(), servers[1].port)],
+            ..good.clone()
+        }
+    };
+    contract::check(&started(&cluster).await).await;
 
     let wrong_password = RedisOptions {
         password: Some("wrong".to_owned()),
