@@ -274,7 +274,7 @@ impl Certificates {
 
     /// A server that speaks TLS alone and wants a password.
     pub fn start_server(&self, password: &str) -> RedisServer {
-        self.with_flags(password, |flags, cli| RedisServer::start_with(flags, cli))
+        self.with_flags(password, RedisServer::start_with)
     }
 
     /// The same as a cluster of three.
