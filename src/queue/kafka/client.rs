@@ -24,9 +24,9 @@ impl ClientContext for Context {
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        // A connection that was idle for long is closed, too: the watch finds out.
         if matches!(error, KafkaError::Global(RDKafkaErrorCode::AllBrokersDown)) {
-            self.health
-                .set_fault(format!("no Kafka broker can be reached ({reason})"));
+            self.health.suspect();
         }
         tracing::debug!(target: "librdkafka", %error, reason);
     }
@@ -129,7 +129,10 @@ fn fetching(options: &KafkaQueueOptions) -> ClientConfig {
 /// The indexer's consumer.
 pub(super) fn consumer(options: &KafkaQueueOptions) -> ClientConfig {
     let mut config = fetching(options);
-    config.set("group.id", &options.group);
+    config
+        .set("group.id", &options.group)
+        // Never from somewhere else in silence.
+        .set("auto.offset.reset", "error");
     if options.consuming == Consuming::Group {
         config
             .set("partition.assignment.strategy", "cooperative-sticky")

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext, RebalanceProtocol};
-use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::Message;
 use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{Offset, TopicPartitionList};
@@ -152,21 +152,21 @@ impl Task {
         let mut wait = wait;
         for _ in 0..RUN_MESSAGES {
             let polled = self.consumer.poll(wait);
-            if self
-                .consumer
-                .context()
-                .has_revoked
-                .swap(false, Ordering::AcqRel)
-            {
-                self.decoder.abandon();
-                self.out.clear();
+            let context = self.consumer.context();
+            if context.has_revoked.swap(false, Ordering::AcqRel) {
+                // What was decoded of partitions given away is dropped by the inbox; what is ours still stays.
+                let out = &mut self.out;
+                self.decoder.finish(|queued| out.push(queued));
+                self.shared.inbox.push(out, self.generation);
             }
             let message = match polled {
                 None => break,
                 Some(Ok(message)) => message,
-                Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => {
-                    return Err(errors::client("read from Kafka", error));
-                }
+                // A position that is not there any more: the beginning anew says why.
+                Some(Err(
+                    error @ (KafkaError::MessageConsumptionFatal(_)
+                    | KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset)),
+                )) => return Err(errors::client("read from Kafka", error)),
                 Some(Err(error)) => {
                     tracing::debug!(%error, "Kafka consumer");
                     break;
@@ -218,8 +218,8 @@ impl Task {
         for partition in partitions.all() {
             begin.advance(partition, from.next_seq(partition));
         }
-        check_beginnings(&self.consumer, &self.shared, &begin)?;
-        let offsets = begin.0.iter().map(|(p, seq)| (*p, offset(*seq)));
+        let there = check_beginnings(&self.consumer, &self.shared, &begin)?;
+        let offsets = there.0.iter().map(|(p, seq)| (*p, offset(*seq)));
         let list = list_of(&self.shared.names, offsets)?;
         self.consumer
             .assign(&list)
@@ -293,12 +293,14 @@ fn offset(seq: u64) -> Offset {
     Offset::Offset(i64::try_from(seq).unwrap_or(i64::MAX))
 }
 
-/// A partition that ends before the position to begin at is not the one that the store knows; one that begins after it has lost messages.
+/// Where the first message is, for each partition. One that ends before the position to begin at is not the one that the store knows; one
+/// that begins after it has lost messages.
 fn check_beginnings(
     consumer: &BaseConsumer<Member>,
     shared: &Shared,
     begin: &Checkpoint,
-) -> Result<()> {
+) -> Result<Checkpoint> {
+    let mut there = begin.clone();
     let partitions = shared.marks.partitions();
     let end = edges(consumer, &shared.names, partitions, Offset::End)?;
     let oldest = edges(consumer, &shared.names, partitions, Offset::Beginning)?;
@@ -319,8 +321,9 @@ fn check_beginnings(
                 "Kafka has dropped messages that were not indexed yet: the topic's retention is shorter than the indexer's lag"
             );
         }
+        there.advance(*partition, oldest);
     }
-    Ok(())
+    Ok(there)
 }
 
 /// A member of the group (or, assigned, a client that only uses its name for commits).
@@ -401,15 +404,21 @@ impl Member {
                 }
             }
         }
-        if let Err(error) = check_beginnings(consumer, shared, &begin)
-            && error.code == "kafka_topic_replaced"
-        {
-            tracing::error!(%error, "the partitions given to this indexer are not read");
-            shared.inbox.set_fault(error.code, error.message);
-            *list = TopicPartitionList::new();
-            return;
-        }
-        for (partition, seq) in &begin.0 {
+        let there = match check_beginnings(consumer, shared, &begin) {
+            Ok(there) => there,
+            Err(error) if error.code == "kafka_topic_replaced" => {
+                tracing::error!(%error, "the partitions given to this indexer are not read");
+                shared.inbox.set_fault(error.code, error.message);
+                *list = TopicPartitionList::new();
+                return;
+            }
+            // A position that is not there is found out by fetching.
+            Err(error) => {
+                tracing::debug!(%error, "the partitions' edges are not known");
+                begin.clone()
+            }
+        };
+        for (partition, seq) in &there.0 {
             let set = list_of(&shared.names, std::iter::once((*partition, offset(*seq))));
             let Ok(one) = set else { continue };
             for element in one.elements() {

@@ -1,5 +1,6 @@
 //! What went wrong with Kafka, for the one who sent the logs and for the one who runs the brokers.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use rdkafka::error::KafkaError;
@@ -71,9 +72,20 @@ pub(super) fn client(what: &str, error: KafkaError) -> Error {
 pub(super) struct Health {
     fault: Mutex<Option<String>>,
     degraded: Mutex<Vec<String>>,
+    is_suspected: AtomicBool,
 }
 
 impl Health {
+    /// Something says that no broker is there: to be looked at soon, with little patience.
+    pub fn suspect(&self) {
+        self.is_suspected.store(true, Ordering::Release);
+    }
+
+    /// True once for each suspicion.
+    pub fn take_suspicion(&self) -> bool {
+        self.is_suspected.swap(false, Ordering::AcqRel)
+    }
+
     pub fn fault(&self) -> Option<String> {
         lock(&self.fault).clone()
     }

@@ -91,6 +91,7 @@ impl Keys {
             window_ms: ms(options.idempotency.window),
             claim_ms: ms(claim_time(options)),
             keys_max: options.idempotency.keys_max.max(1),
+            size_bytes_max: options.idempotency.size_bytes_max,
         };
         Self {
             shared: Arc::new(Shared {

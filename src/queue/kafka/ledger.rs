@@ -59,7 +59,12 @@ pub(super) struct Rules {
     /// A claim that is not done after this may be taken over.
     pub claim_ms: i64,
     pub keys_max: usize,
+    /// Memory of keys and answers.
+    pub size_bytes_max: usize,
 }
+
+/// What a key costs beside its text and its answer.
+const KEY_OVERHEAD_BYTES: usize = 300;
 
 /// What became of a key.
 #[derive(Clone, Debug, PartialEq)]
@@ -86,6 +91,15 @@ pub(super) struct Ledger {
     order: VecDeque<(i64, Arc<[u8]>)>,
     /// Newest time seen in the topic.
     now_ms: i64,
+    size_bytes: usize,
+}
+
+fn size_of(key: &[u8], known: &Known) -> usize {
+    let answer = match known {
+        Known::Claimed { .. } => 0,
+        Known::Done { appended, .. } => appended.replayed.as_ref().map_or(0, Bytes::len),
+    };
+    key.len() + answer + KEY_OVERHEAD_BYTES
 }
 
 impl Ledger {
@@ -95,6 +109,21 @@ impl Ledger {
             keys: HashMap::new(),
             order: VecDeque::new(),
             now_ms: 0,
+            size_bytes: 0,
+        }
+    }
+
+    fn set(&mut self, key: &[u8], known: Known, at_ms: i64) {
+        self.remove(key);
+        let key: Arc<[u8]> = key.into();
+        self.size_bytes += size_of(&key, &known);
+        self.keys.insert(Arc::clone(&key), known);
+        self.order.push_back((at_ms, key));
+    }
+
+    fn remove(&mut self, key: &[u8]) {
+        if let Some(known) = self.keys.remove(key) {
+            self.size_bytes -= size_of(key, &known);
         }
     }
 
@@ -137,7 +166,7 @@ impl Ledger {
             ),
             Event::Release { claim } => {
                 if self.is_owner(key, &claim) {
-                    self.keys.remove(key);
+                    self.remove(key);
                 }
             }
             Event::Done {
@@ -157,21 +186,20 @@ impl Ledger {
                     covers: Checkpoint(covers.into_iter().collect()),
                     replayed: Some(Bytes::from(answer)),
                 };
-                if let Some(known) = self.keys.get_mut(key)
-                    && let Known::Claimed {
+                let body_hash = match self.keys.get(key) {
+                    Some(Known::Claimed {
                         claim: owner,
                         body_hash,
                         ..
-                    } = known
-                    && *owner == claim
-                {
-                    *known = Known::Done {
-                        body_hash: std::mem::take(body_hash),
-                        at_ms,
-                        appended,
-                    };
-                    self.order.push_back((at_ms, key.into()));
-                }
+                    }) if *owner == claim => body_hash.clone(),
+                    _ => return,
+                };
+                let done = Known::Done {
+                    body_hash,
+                    at_ms,
+                    appended,
+                };
+                self.set(key, done, at_ms);
             }
         }
     }
@@ -203,9 +231,7 @@ impl Ledger {
             taken_over,
             ends,
         };
-        let key: Arc<[u8]> = key.into();
-        self.keys.insert(Arc::clone(&key), known);
-        self.order.push_back((at_ms, key));
+        self.set(key, known, at_ms);
     }
 
     fn is_owner(&self, key: &[u8], claim: &str) -> bool {
@@ -222,11 +248,14 @@ impl Ledger {
                 None => false,
             };
             let is_old = at_ms + self.rules.window_ms.max(self.rules.claim_ms) <= self.now_ms;
-            if is_current && !is_old && self.keys.len() <= self.rules.keys_max {
+            let fits = self.keys.len() <= self.rules.keys_max
+                && self.size_bytes <= self.rules.size_bytes_max;
+            if is_current && !is_old && fits {
                 return;
             }
+            let key = Arc::clone(key);
             if is_current {
-                self.keys.remove(key);
+                self.remove(&key);
             }
             self.order.pop_front();
         }
@@ -241,6 +270,7 @@ mod tests {
         window_ms: 1000,
         claim_ms: 100,
         keys_max: 3,
+        size_bytes_max: 1 << 20,
     };
 
     fn claim(name: &str, hash: &str, end: u64) -> Event {
@@ -325,6 +355,17 @@ mod tests {
         ledger.apply(b"f", claim("x", "h", 0), 1004);
         assert_eq!(owner(&ledger, b"e"), "free");
         assert!(ledger.order.len() < 3);
+        let mut small = Ledger::new(Rules {
+            size_bytes_max: 2 * (KEY_OVERHEAD_BYTES + 10),
+            ..RULES
+        });
+        for (key, at_ms) in [(b"a", 0), (b"b", 1), (b"c", 2)] {
+            small.apply(key, claim("x", "h", 0), at_ms);
+            small.apply(key, done("x", 0), at_ms);
+        }
+        small.expire();
+        let known = [b"a", b"b", b"c"].map(|key| owner(&small, key));
+        assert_eq!(known, ["free", "done 0", "done 0"]);
     }
 
     #[test]

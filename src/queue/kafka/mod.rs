@@ -29,7 +29,7 @@ mod watch;
 mod tests;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -165,6 +165,8 @@ pub struct KafkaQueue {
     keys: Keys,
     watch: Mutex<Option<Watch>>,
     is_closed: AtomicBool,
+    /// Where the partitions ended when the queue was closed.
+    closed_end: OnceLock<Checkpoint>,
     metrics: Arc<Metrics>,
 }
 
@@ -216,6 +218,7 @@ impl KafkaQueue {
             keys: Keys::new(&options, &names, &context, &producer, &marks),
             watch: Mutex::new(Some(Watch::start(asker, options.refresh_interval)?)),
             is_closed: AtomicBool::new(false),
+            closed_end: OnceLock::new(),
             options,
             marks,
             health,
@@ -274,6 +277,12 @@ impl Queue for KafkaQueue {
         // What is known to lie there is waited for, however short the caller's patience: fetching it may have only begun.
         let due_deadline = tokio::time::Instant::now() + wait.max(FETCH_PATIENCE);
         loop {
+            // Others may go on writing: a queue that is closed is read up to where it was.
+            if let Some(end) = self.closed_end.get()
+                && from.includes(end)
+            {
+                return Ok(Vec::new());
+            }
             let news = inbox.news();
             tokio::pin!(news);
             news.as_mut().enable();
@@ -326,6 +335,8 @@ impl Queue for KafkaQueue {
 
     async fn close(&self) -> Result<()> {
         self.is_closed.store(true, Ordering::Release);
+        // A second close changes nothing.
+        let _ = self.closed_end.set(self.marks.end());
         self.consumer.is_closed.store(true, Ordering::Release);
         Ok(())
     }

@@ -112,7 +112,7 @@ fn try_ensure(
     ];
     let mut found = Vec::new();
     for topic in &wanted {
-        let topic = match look(asker, topic.name)? {
+        let topic = match look(asker, topic.name, ASK_TIMEOUT)? {
             Some(found) => found,
             None => {
                 make(options, context, topic, brokers)?;
@@ -138,9 +138,13 @@ fn try_ensure(
 }
 
 /// `None` if there is no such topic.
-pub(super) fn look(asker: &BaseConsumer<Context>, name: &str) -> Result<Option<Topic>> {
+pub(super) fn look(
+    asker: &BaseConsumer<Context>,
+    name: &str,
+    patience: Duration,
+) -> Result<Option<Topic>> {
     let metadata = asker
-        .fetch_metadata(Some(name), ASK_TIMEOUT)
+        .fetch_metadata(Some(name), patience)
         .map_err(|e| errors::client(&format!("ask Kafka for the topic `{name}`"), e))?;
     let Some(topic) = metadata.topics().iter().find(|topic| topic.name() == name) else {
         return Ok(None);
@@ -174,7 +178,7 @@ pub(super) fn look(asker: &BaseConsumer<Context>, name: &str) -> Result<Option<T
 fn await_topic(asker: &BaseConsumer<Context>, name: &str) -> Result<Topic> {
     let deadline = Instant::now() + ASK_TIMEOUT;
     while Instant::now() < deadline {
-        if let Ok(Some(topic)) = look(asker, name) {
+        if let Ok(Some(topic)) = look(asker, name, ASK_TIMEOUT) {
             return Ok(topic);
         }
         std::thread::sleep(Duration::from_millis(50));

@@ -19,6 +19,8 @@ use crate::queue::kafka::topics::{TopicNames, look};
 use crate::record::{Checkpoint, Position};
 
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// While something says that no broker is there.
+const SUSPICIOUS_TIMEOUT: Duration = Duration::from_millis(1500);
 /// Progress of others is shown, not acted on: asked less often than the ends.
 const COMMITTED_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -64,8 +66,12 @@ impl Asker {
     }
 
     fn partitions_blocking(&self) -> Result<Partitions> {
-        let records = look(&self.consumer, &self.names.records)?;
-        let letters = look(&self.consumer, &self.names.letters)?;
+        let patience = match self.context.health.take_suspicion() {
+            true => SUSPICIOUS_TIMEOUT,
+            false => ASK_TIMEOUT,
+        };
+        let records = look(&self.consumer, &self.names.records, patience)?;
+        let letters = look(&self.consumer, &self.names.letters, patience)?;
         let (Some(records), Some(letters)) = (records, letters) else {
             return Err(Error::unavailable(
                 "kafka_topic_missing",
