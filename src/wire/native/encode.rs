@@ -93,7 +93,12 @@ fn push_object(
         _ => true,
     });
     if fields.iter().any(|(key, _)| key.contains(['.', '\\'])) {
-        is_exact &= push_nested(out, &mut fields);
+        // By segments, as if `.` came before every other byte: what belongs together stands together.
+        fields.sort_unstable_by(|(a, _), (b, _)| in_key_order(a, b));
+        is_exact &= match is_plain(&fields) {
+            true => push_plain_nested(out, &fields),
+            false => push_nested(out, &fields),
+        };
     } else {
         fields.sort_unstable_by_key(|(key, _)| *key);
         for (key, value) in &fields {
@@ -162,7 +167,7 @@ struct Path<'a> {
 
 /// Writes the fields with the objects that their keys stand for. Sorted by segments, so what belongs together stands together and a value
 /// comes before the object of the same name. False if a name had to be changed.
-fn push_nested(out: &mut Vec<u8>, fields: &mut FieldList<'_>) -> bool {
+fn push_nested(out: &mut Vec<u8>, fields: &FieldList<'_>) -> bool {
     let mut is_exact = true;
     let mut paths: Vec<Path<'_>> = fields
         .iter()
@@ -222,6 +227,73 @@ fn push_nested(out: &mut Vec<u8>, fields: &mut FieldList<'_>) -> bool {
             push_member(out, &free, path.value);
         } else {
             push_member(out, &name, path.value);
+        }
+    }
+    for _ in open {
+        out.push(b'}');
+    }
+    is_exact
+}
+
+fn in_key_order(a: &str, b: &str) -> Ordering {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let common = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    match (a.get(common), b.get(common)) {
+        (None, None) => Ordering::Equal,
+        (None, Some(_)) => Ordering::Less,
+        (Some(_), None) => Ordering::Greater,
+        (Some(b'.'), Some(_)) => Ordering::Less,
+        (Some(_), Some(b'.')) => Ordering::Greater,
+        (Some(a), Some(b)) => a.cmp(b),
+    }
+}
+
+/// True if the sorted keys hold no escape, and no value stands where an object of the same name would.
+fn is_plain(fields: &FieldList<'_>) -> bool {
+    let mut previous = None;
+    fields.iter().all(|(key, _)| {
+        let is_blocked = previous.is_some_and(|previous| is_under(key, previous));
+        previous = Some(*key);
+        !is_blocked && !key.contains('\\')
+    })
+}
+
+/// [`push_nested`] for what nearly all records are: sorted keys that are [`is_plain`], whose segments are read where they stand.
+fn push_plain_nested(out: &mut Vec<u8>, fields: &FieldList<'_>) -> bool {
+    let mut is_exact = true;
+    let mut open: Vec<&str> = Vec::new();
+    for (key, value) in fields {
+        let (objects, name) = match key.rsplit_once('.') {
+            Some((objects, name)) => (Some(objects), name),
+            None => (None, *key),
+        };
+        let objects = || objects.into_iter().flat_map(|path| path.split('.'));
+        let common = open.iter().zip(objects()).take_while(|(a, b)| **a == *b);
+        let common = common.count();
+        for _ in common..open.len() {
+            out.push(b'}');
+        }
+        open.truncate(common);
+        if !key.contains('.') && STANDARD.contains(key) {
+            continue;
+        }
+        for segment in objects().skip(common) {
+            if open.is_empty() {
+                let free = free_name(segment, fields);
+                is_exact &= matches!(free, Cow::Borrowed(_));
+                push_name(out, &free);
+            } else {
+                push_name(out, segment);
+            }
+            out.push(b'{');
+            open.push(segment);
+        }
+        if open.is_empty() {
+            let free = free_name(name, fields);
+            is_exact &= matches!(free, Cow::Borrowed(_));
+            push_member(out, &free, *value);
+        } else {
+            push_member(out, name, *value);
         }
     }
     for _ in open {
@@ -343,6 +415,22 @@ mod tests {
             &["x.a", "x.a.b", "x.c.d"],
             &format!(r#"{nulls},"x":{{"a":0,"a.b":1,"c":{{"d":2}}}}}}"#),
         );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn plain_keys_are_nested_as_by_the_patient_way(
+            keys in proptest::collection::btree_set("[ab._-]{1,5}", 0..8),
+        ) {
+            let mut fields: FieldList<'_> = keys.iter().map(|key| (key.as_str(), ValueRef::Int(1))).collect();
+            fields.sort_unstable_by(|(a, _), (b, _)| in_key_order(a, b));
+            if is_plain(&fields) {
+                let (mut plain, mut patient) = (b"{".to_vec(), b"{".to_vec());
+                let is_exact = push_plain_nested(&mut plain, &fields);
+                proptest::prop_assert_eq!(is_exact, push_nested(&mut patient, &fields));
+                proptest::prop_assert_eq!(plain, patient);
+            }
+        }
     }
 
     #[test]
