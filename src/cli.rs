@@ -70,6 +70,7 @@ const SERVE_EXAMPLES: &str = "Examples:
   logyard serve
   logyard serve --data-dir /var/lib/logyard --listen 127.0.0.1:9000
   logyard serve --in-memory
+  logyard serve --queue kafka://127.0.0.1:9092/logs
 Then:
   curl -d 'hello from curl' http://127.0.0.1:8001/logs
   curl 'http://127.0.0.1:8001/logs?q=hello'";
@@ -82,7 +83,7 @@ struct ServeArgs {
     /// Address and port; port 0 takes a free one and prints it [default: 127.0.0.1:8001]
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
-    /// embedded or memory [default: embedded]
+    /// embedded, memory or kafka://host:9092,host2:9092/topic [default: embedded]
     #[arg(long, value_name = "QUEUE")]
     queue: Option<String>,
     /// embedded or memory [default: embedded]

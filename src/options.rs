@@ -9,12 +9,15 @@ use crate::cache::{RedisOptions, RedisTopology};
 use crate::common::error::{Error, Result};
 use crate::common::server::ServerOptions;
 use crate::config::{
-    CacheKind, Checked, DurabilityKind, QueueKind, RedisKind, RedisUrl, Settings, StoreKind,
-    days_to_age,
+    CacheKind, Checked, DurabilityKind, KafkaAddress, QueueKind, RedisKind, RedisUrl, Settings,
+    StoreKind, days_to_age,
 };
 use crate::indexer::IndexerOptions;
 use crate::intake::IntakeOptions;
-use crate::queue::{EmbeddedQueueOptions, IdempotencyOptions, MemoryQueueOptions};
+use crate::queue::kafka::{Consuming, KafkaSecurity};
+use crate::queue::{
+    EmbeddedQueueOptions, IdempotencyOptions, KafkaQueueOptions, MemoryQueueOptions,
+};
 use crate::record::aliases::Aliases;
 use crate::retention::RetentionOptions;
 use crate::search::SearchOptions;
@@ -73,6 +76,60 @@ fn idempotency(settings: &Settings) -> IdempotencyOptions {
         window: ms(settings.queue.idempotency_window_ms),
         keys_max: size(settings.queue.idempotency_keys_max),
         ..IdempotencyOptions::default()
+    }
+}
+
+/// `consuming`: whether this process shares the partitions with others.
+pub fn kafka_queue(checked: &Checked, consuming: Consuming) -> KafkaQueueOptions {
+    let settings = &checked.settings;
+    let queue = &settings.queue;
+    let address = checked.kafka.clone();
+    let defaults = KafkaQueueOptions::default();
+    let (brokers, topic, user, password) = match address {
+        Some(KafkaAddress {
+            brokers,
+            topic,
+            user,
+            password,
+        }) => (brokers, topic, user, password),
+        None => (
+            defaults.brokers.clone(),
+            defaults.topic.clone(),
+            queue.kafka_user.clone(),
+            queue.kafka_password.clone(),
+        ),
+    };
+    KafkaQueueOptions {
+        brokers,
+        topic,
+        security: KafkaSecurity {
+            user,
+            password,
+            mechanism: queue.kafka_sasl_mechanism.clone(),
+            tls: queue.kafka_tls,
+            ca_file: queue.kafka_tls_ca_file.clone(),
+            certificate_file: queue.kafka_tls_certificate_file.clone(),
+            key_file: queue.kafka_tls_key_file.clone(),
+        },
+        partitions: narrow(queue.kafka_partitions),
+        replication: narrow(queue.kafka_replication),
+        min_insync_replicas: narrow(queue.kafka_min_insync_replicas),
+        retention: ms(queue.kafka_retention_ms),
+        message_bytes_max: size(queue.kafka_message_bytes_max),
+        group: queue.kafka_group.clone(),
+        consuming,
+        linger: ms(queue.kafka_linger_ms),
+        message_timeout: ms(queue.kafka_message_timeout_ms),
+        compression: queue.kafka_compression.clone(),
+        buffer_bytes_max: size(queue.kafka_buffer_bytes_max),
+        append_wait_max: ms(queue.append_wait_max_ms),
+        fetch_bytes_max: size(queue.kafka_fetch_bytes_max),
+        subscriber_batches_max: size(queue.subscriber_batches_max),
+        refresh_interval: ms(queue.kafka_refresh_interval_ms),
+        start_wait: ms(queue.kafka_start_wait_ms),
+        idempotency: idempotency(settings),
+        decode: intake(settings).decode,
+        ..defaults
     }
 }
 
@@ -203,6 +260,10 @@ pub fn memory_budget(checked: &Checked) -> Vec<(&'static str, u64)> {
     let queue = match checked.queue {
         QueueKind::Embedded => settings.queue.recent_size_bytes_max,
         QueueKind::Memory => settings.queue.memory_size_bytes_max,
+        // The producer's buffer; fetched messages of the indexer, raw and decoded, and of a live tail.
+        QueueKind::Kafka => {
+            settings.queue.kafka_buffer_bytes_max + 3 * settings.queue.kafka_fetch_bytes_max
+        }
     };
     let store = match checked.store {
         StoreKind::Embedded => 2 * settings.store.head_bytes_max,
@@ -269,6 +330,10 @@ mod tests {
             &EmbeddedQueueOptions::default(),
         );
         same(&memory_queue(&settings), &MemoryQueueOptions::default());
+        same(
+            &kafka_queue(&checked, Consuming::Assigned),
+            &KafkaQueueOptions::default(),
+        );
         same(&memory_store(&settings), &MemoryStoreOptions::default());
         same(&embedded_store(&settings), &EmbeddedStoreOptions::default());
         same(&indexer(&settings), &IndexerOptions::default());

@@ -26,7 +26,8 @@ use crate::config::{CacheKind, Checked, LogFormat, QueueKind, Role, StoreKind};
 use crate::indexer::Indexer;
 use crate::intake::{self, IntakeState};
 use crate::options;
-use crate::queue::{EmbeddedQueue, MemoryQueue, Queue};
+use crate::queue::kafka::Consuming;
+use crate::queue::{EmbeddedQueue, KafkaQueue, MemoryQueue, Queue};
 use crate::retention::{self, RetentionOptions};
 use crate::search::Searcher;
 use crate::store::Store;
@@ -78,13 +79,7 @@ async fn run(checked: Checked) -> anyhow::Result<()> {
     let cache = open_cache(&checked, &metrics)?;
     let leaving = CancellationToken::new();
 
-    let indexer = Arc::new(Indexer::start(
-        queue.clone(),
-        store.clone(),
-        cache.clone(),
-        options::indexer(&checked.settings),
-        metrics.clone(),
-    ));
+    let indexer = start_indexer(&checked, &queue, &store, &cache, &metrics);
     let cleaner = start_cleaner(&checked, &store, &metrics, &leaving);
     let router = router(
         &checked,
@@ -110,9 +105,11 @@ async fn run(checked: Checked) -> anyhow::Result<()> {
     )
     .await;
     queue.close().await.context("close the queue")?;
-    let indexed = indexer
-        .stop(Duration::from_millis(checked.settings.indexer.drain_ms))
-        .await;
+    let drain = Duration::from_millis(checked.settings.indexer.drain_ms);
+    let indexed = match &indexer {
+        Some(indexer) => indexer.stop(drain).await,
+        None => Ok(()),
+    };
     let cleaned = cleaner.await;
     store.close().await.context("close the store")?;
     indexed.context("store what was queued")?;
@@ -159,6 +156,20 @@ pub fn open_queue(
         (QueueKind::Memory, _) | (QueueKind::Embedded, None) => Ok(Arc::new(MemoryQueue::new(
             options::memory_queue(&checked.settings),
         ))),
+        (QueueKind::Kafka, _) => {
+            let options = options::kafka_queue(checked, consuming(checked.store));
+            let stored = store.durable();
+            Ok(Arc::new(KafkaQueue::open_blocking(
+                options, stored, metrics,
+            )?))
+        }
+    }
+}
+
+/// A store inside this process takes all partitions; processes that share a store share them.
+fn consuming(store: StoreKind) -> Consuming {
+    match store {
+        StoreKind::Embedded | StoreKind::Memory => Consuming::Assigned,
     }
 }
 
@@ -181,7 +192,8 @@ struct Parts {
     queue: Arc<dyn Queue>,
     store: Arc<dyn Store>,
     cache: Arc<dyn Cache>,
-    indexer: Arc<Indexer>,
+    /// Only with its role.
+    indexer: Option<Arc<Indexer>>,
     metrics: Arc<Metrics>,
     leaving: CancellationToken,
 }
@@ -212,9 +224,8 @@ fn router(checked: &Checked, address: SocketAddr, parts: &Parts) -> Router {
         degraded: {
             let indexer = indexer.clone();
             Box::new(move || {
-                indexer
-                    .status()
-                    .paused
+                let paused = indexer.as_ref().and_then(|indexer| indexer.status().paused);
+                paused
                     .map(|why| format!("the indexer waits: {why}"))
                     .into_iter()
                     .collect()
@@ -223,13 +234,21 @@ fn router(checked: &Checked, address: SocketAddr, parts: &Parts) -> Router {
         identity: identity(checked),
         options: options::api(settings),
     };
-    let intake_state = IntakeState::new(
-        queue.clone(),
-        store.clone(),
-        metrics.clone(),
-        options::intake(settings),
-    );
-    let mut routes = api::router(Arc::new(api_state)).merge(intake::routes(intake_state));
+    let api_state = Arc::new(api_state);
+    let (mut routes, known_paths) = if checked.has_role(Role::Api) {
+        let intake_state = IntakeState::new(
+            queue.clone(),
+            store.clone(),
+            metrics.clone(),
+            options::intake(settings),
+        );
+        let paths = api::ROUTES.iter().map(|route| route.path);
+        let paths = paths.chain(["/dead-letters/replay", "/ui"]).collect();
+        let routes = api::router(api_state).merge(intake::routes(intake_state));
+        (routes, paths)
+    } else {
+        (api::health_router(api_state), api::HEALTH_PATHS.to_vec())
+    };
     if checked.has_role(Role::Ui) {
         routes = routes.merge(ui::routes());
     }
@@ -239,11 +258,7 @@ fn router(checked: &Checked, address: SocketAddr, parts: &Parts) -> Router {
             .is_loopback()
             .then(|| settings.http.allowed_hosts.clone()),
         compression_min_bytes: settings.http.compression_min_bytes,
-        known_paths: api::ROUTES
-            .iter()
-            .map(|route| route.path)
-            .chain(["/dead-letters/replay", "/ui"])
-            .collect(),
+        known_paths,
         metrics: metrics.clone(),
     };
     edge::wrap(routes, edge)
@@ -268,6 +283,7 @@ fn identity(checked: &Checked) -> Identity {
         queue_kind: match checked.queue {
             QueueKind::Embedded => "embedded",
             QueueKind::Memory => "memory",
+            QueueKind::Kafka => "kafka",
         },
         store_kind: match checked.store {
             StoreKind::Embedded => "embedded",
@@ -284,6 +300,25 @@ fn identity(checked: &Checked) -> Identity {
             .map(|path| path.display().to_string()),
         memory_budget: options::memory_budget(checked),
     }
+}
+
+/// Carries what is queued into the store, where that is this process's role.
+fn start_indexer(
+    checked: &Checked,
+    queue: &Arc<dyn Queue>,
+    store: &Arc<dyn Store>,
+    cache: &Arc<dyn Cache>,
+    metrics: &Arc<Metrics>,
+) -> Option<Arc<Indexer>> {
+    checked.has_role(Role::Indexer).then(|| {
+        Arc::new(Indexer::start(
+            queue.clone(),
+            store.clone(),
+            cache.clone(),
+            options::indexer(&checked.settings),
+            metrics.clone(),
+        ))
+    })
 }
 
 /// Drops what is too old, beside the requests; a panic of it is seen when it is stopped.

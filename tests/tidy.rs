@@ -19,7 +19,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("wire", &["common", "record", "query"]),
     // The write path. `intake` names `store` for the replay of dead letters alone.
     ("intake", &["common", "record", "wire", "queue", "store"]),
-    ("queue", &["common", "record"]),
+    // `queue` names `wire` because Kafka's messages are JSON that others read and write.
+    ("queue", &["common", "record", "wire"]),
     // `indexer` names `cache` to tell it which days were written.
     ("indexer", &["common", "record", "queue", "store", "cache"]),
     ("store", &["common", "record", "query", "wire"]),

@@ -102,6 +102,19 @@ pub const ROUTES: [Route; 14] = [
     route("/openapi.json", "get", &[]),
 ];
 
+/// What every process serves, whatever its roles.
+pub const HEALTH_PATHS: [&str; 4] = ["/status", "/metrics", "/healthz", "/readyz"];
+
+/// The routes of [`HEALTH_PATHS`] alone, for processes that answer no questions.
+pub fn health_router(state: Arc<ApiState>) -> Router {
+    Router::new()
+        .route("/status", get(status::status))
+        .route("/metrics", get(status::metrics))
+        .route("/healthz", get(status::healthz))
+        .route("/readyz", get(status::readyz))
+        .with_state(state)
+}
+
 const fn route(
     path: &'static str,
     method: &'static str,
@@ -125,10 +138,7 @@ pub fn router(state: Arc<ApiState>) -> Router {
         .route("/logs/{id}/context", get(record::context))
         .route("/dead-letters", get(dead_letters::list))
         .route("/dead-letters/{id}", delete(dead_letters::delete))
-        .route("/status", get(status::status))
-        .route("/metrics", get(status::metrics))
-        .route("/healthz", get(status::healthz))
-        .route("/readyz", get(status::readyz))
         .route("/openapi.json", get(openapi::document))
-        .with_state(state)
+        .with_state(state.clone())
+        .merge(health_router(state))
 }

@@ -105,6 +105,7 @@ pub async fn status(State(state): State<Arc<ApiState>>, uri: Uri) -> Result<Resp
     let mut degraded = usage.degraded.clone();
     degraded.extend((state.degraded)());
     degraded.extend(state.searcher.cache_problem());
+    degraded.extend(backlog.degraded.iter().cloned());
     degraded.extend(
         backlog
             .fault
@@ -186,6 +187,11 @@ fn set_gauges(state: &ApiState, usage: &Usage, backlog: &Backlog) {
         &backlog.end,
         &state.store.durable().borrow(),
     )));
+    let searchable = state.store.searchable().borrow().clone();
+    for (partition, end) in &backlog.end.0 {
+        let lag = end.saturating_sub(searchable.next_seq(*partition));
+        m.indexer.set_partition_lag(*partition, gauge(lag));
+    }
     m.store.records.set(gauge(usage.records));
     m.store.dead_letters.set(gauge(usage.dead_letters));
     m.store.segments.set(gauge(usage.segments));

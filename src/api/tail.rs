@@ -12,8 +12,7 @@ use bytes::Bytes;
 use crate::api::{ApiState, selection, sse};
 use crate::common::error::{Error, Result};
 use crate::common::http::{Params, bytes_response, error_body, invalid_value};
-use crate::record::Position;
-use crate::search::tail::{BACKFILL_MAX, Tail, TailRequest};
+use crate::search::tail::{BACKFILL_MAX, Tail, TailRecord, TailRequest, place_after};
 use crate::wire::native::encode::push_record;
 
 pub const PARAMETERS: [&str; 1] = ["backfill"];
@@ -29,11 +28,10 @@ pub async fn tail(
     let backfill = params
         .number("backfill", 0, BACKFILL_MAX as u64)?
         .unwrap_or(0);
-    let resume_after = match headers.get("last-event-id") {
+    let resume = match headers.get("last-event-id") {
         Some(id) => {
             let text = id.to_str().unwrap_or_default();
-            let position = Position::from_text(text);
-            Some(position.ok_or_else(|| {
+            Some(place_after(text).ok_or_else(|| {
                 invalid_value("Last-Event-ID", text, "the `id` of an event of this stream")
             })?)
         }
@@ -44,7 +42,7 @@ pub async fn tail(
         .tail(TailRequest {
             selection: selection::selection(&params, &state.options.aliases)?,
             backfill: usize::try_from(backfill).unwrap_or(usize::MAX),
-            resume_after,
+            resume,
         })
         .await?;
     let body = futures::stream::unfold(Some(tail), move |tail| {
@@ -77,10 +75,10 @@ async fn next(tail: &mut Tail) -> Option<(Bytes, bool)> {
         Ok(None) => return None,
         Ok(Some(Ok(records))) => {
             let mut json = Vec::new();
-            for record in &records {
+            for TailRecord { id, record } in &records {
                 json.clear();
                 push_record(&mut json, record, |_| true);
-                sse::push_event(&mut out, &record.key.position.to_text(), &json);
+                sse::push_event(&mut out, id, &json);
             }
         }
         Ok(Some(Err(error))) => {

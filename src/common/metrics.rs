@@ -68,6 +68,12 @@ pub struct IndexerMetrics {
     pub lag_entries: Gauge,
     /// At scrape: entries that the store would need the queue for after a crash.
     pub undurable_entries: Gauge,
+    partition_lag_entries: Family<PartitionLabel, Gauge>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct PartitionLabel {
+    partition: u32,
 }
 
 /// At scrape, but for the histograms.
@@ -225,8 +231,23 @@ impl QueueMetrics {
 }
 
 impl IndexerMetrics {
+    /// At scrape: entries of one partition of the queue that are not searchable yet.
+    pub fn set_partition_lag(&self, partition: u32, entries: i64) {
+        let label = PartitionLabel { partition };
+        self.partition_lag_entries
+            .get_or_create(&label)
+            .set(entries);
+    }
+
     fn new(r: &mut Registry) -> Self {
+        let partition_lag_entries = Family::<PartitionLabel, Gauge>::default();
+        r.register(
+            "indexer_partition_lag_entries",
+            "Entries not searchable yet, by the queue's partition; from 2^31 up: dead letters",
+            partition_lag_entries.clone(),
+        );
         Self {
+            partition_lag_entries,
             indexed_entries: counter(r, "indexer_entries", "Entries handed to the store"),
             write_seconds: seconds(r, "indexer_write", "One write into the store"),
             retries: counter(r, "indexer_retries", "Writes that were tried again"),
@@ -513,6 +534,7 @@ mod tests {
             .search
             .observe_query("search", Duration::from_millis(3));
         metrics.search.count_error("invalid_query");
+        metrics.indexer.set_partition_lag(3, 12);
         metrics
             .http
             .observe_request(&"/logs".into(), "GET", 200, Duration::from_millis(1));
@@ -524,6 +546,7 @@ mod tests {
             "logyard_intake_lines_total{outcome=\"accepted\"} 3",
             "logyard_intake_lines_total{outcome=\"refused\"} 0",
             "logyard_queue_size_bytes 7",
+            "logyard_indexer_partition_lag_entries{partition=\"3\"} 12",
             "logyard_query_seconds_count{kind=\"search\"} 1",
             "logyard_query_errors_total{code=\"invalid_query\"} 1",
             "logyard_http_requests_total{route=\"/logs\",method=\"GET\",status=\"200\"} 1",

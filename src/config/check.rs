@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::common::error::{Error, Result};
 use crate::common::http::{nearest, quoted};
+use crate::config::kafka::{self, KafkaAddress};
 use crate::config::load::Layered;
 use crate::config::redis_url::{self, RedisUrl};
 use crate::config::settings::Settings;
@@ -23,6 +24,7 @@ pub enum Role {
 pub enum QueueKind {
     Embedded,
     Memory,
+    Kafka,
 }
 
 /// When a line is acknowledged.
@@ -63,6 +65,8 @@ pub struct Checked {
     /// `None`: nothing touches the disk.
     pub data_dir: Option<PathBuf>,
     pub queue: QueueKind,
+    /// With [`QueueKind::Kafka`].
+    pub kafka: Option<KafkaAddress>,
     pub durability: DurabilityKind,
     pub store: StoreKind,
     pub cache: CacheKind,
@@ -90,8 +94,8 @@ pub fn check(layered: &Layered) -> Result<Checked> {
     checker.limits()?;
     let listen = checker.listen()?;
     let in_memory = settings.in_memory;
-    let queue = match in_memory {
-        true => QueueKind::Memory,
+    let (queue, kafka) = match in_memory {
+        true => (QueueKind::Memory, None),
         false => checker.queue()?,
     };
     let store = match in_memory {
@@ -104,15 +108,13 @@ pub fn check(layered: &Layered) -> Result<Checked> {
     }
     let needs_disk = queue == QueueKind::Embedded || store == StoreKind::Embedded;
     let roles = checker.roles()?;
-    if !(roles.contains(&Role::Api) && roles.contains(&Role::Indexer)) {
-        let message = "the embedded queue and store live in one process, which needs both roles `api` and `indexer`; only `cleaner` and `ui` may be left out";
-        return Err(checker.wrong("roles", message));
-    }
+    checker.roles_fit(&roles, queue, store)?;
     Ok(Checked {
         listen,
         roles,
         data_dir: needs_disk.then(|| PathBuf::from(&settings.data_dir)),
         queue,
+        kafka,
         durability: checker.durability()?,
         store,
         cache: checker.cache()?,
@@ -123,7 +125,7 @@ pub fn check(layered: &Layered) -> Result<Checked> {
 }
 
 /// (setting, its value, its limit)
-type Limit = (&'static str, u64, u64);
+pub(super) type Limit = (&'static str, u64, u64);
 
 /// Below these nothing could connect.
 fn smallest_of_http(s: &Settings) -> Vec<Limit> {
@@ -268,12 +270,16 @@ impl Checker<'_> {
     /// Values that would stop the process from working at all.
     fn limits(&self) -> Result<()> {
         let s = self.settings();
-        for (key, value, min) in smallest_of_http(s).into_iter().chain(smallest_of_parts(s)) {
+        for (key, value, min) in smallest_of_http(s)
+            .into_iter()
+            .chain(smallest_of_parts(s))
+            .chain(kafka::smallest(&s.queue))
+        {
             if value < min {
                 return Err(self.wrong(key, &format!("must be at least {min}, not {value}")));
             }
         }
-        for (key, value, max) in largest(s) {
+        for (key, value, max) in largest(s).into_iter().chain(kafka::largest(&s.queue)) {
             if max < value {
                 return Err(self.wrong(key, &format!("must be at most {max}, not {value}")));
             }
@@ -345,17 +351,43 @@ impl Checker<'_> {
         )
     }
 
-    fn queue(&self) -> Result<QueueKind> {
-        match self.settings().queue.kind.as_str() {
-            "embedded" => Ok(QueueKind::Embedded),
-            "memory" => Ok(QueueKind::Memory),
-            kind if kind.starts_with("kafka://") => Err(self.not_yet(
+    fn queue(&self) -> Result<(QueueKind, Option<KafkaAddress>)> {
+        let queue = &self.settings().queue;
+        match queue.kind.as_str() {
+            "embedded" => Ok((QueueKind::Embedded, None)),
+            "memory" => Ok((QueueKind::Memory, None)),
+            kind if kind.starts_with("kafka://") => {
+                let compressions = ["none", "gzip", "snappy", "lz4", "zstd"];
+                if !compressions.contains(&queue.kafka_compression.as_str()) {
+                    let key = "queue.kafka_compression";
+                    return Err(self.unknown_choice(key, &queue.kafka_compression, &compressions));
+                }
+                let address = kafka::parse(queue).map_err(|(key, what)| self.wrong(key, &what))?;
+                Ok((QueueKind::Kafka, Some(address)))
+            }
+            kind => Err(self.unknown_choice(
                 "queue.kind",
-                "Apache Kafka as the queue",
-                "`embedded` or `memory`",
+                kind,
+                &["embedded", "memory", "kafka://host:9092/topic"],
             )),
-            kind => Err(self.unknown_choice("queue.kind", kind, &["embedded", "memory"])),
         }
+    }
+
+    /// A queue or store that lives inside a process lives there with everything that needs it.
+    fn roles_fit(&self, roles: &[Role], queue: QueueKind, store: StoreKind) -> Result<()> {
+        let is_whole = roles.contains(&Role::Api) && roles.contains(&Role::Indexer);
+        if is_whole {
+            return Ok(());
+        }
+        let what = match (queue, store) {
+            (QueueKind::Embedded | QueueKind::Memory, _) => {
+                "a queue inside this process needs both roles `api` and `indexer` here: nobody else could fill or read it; leave out only `cleaner` and `ui`, or use `--queue kafka://…` and a store that several processes share"
+            }
+            (QueueKind::Kafka, StoreKind::Embedded | StoreKind::Memory) => {
+                "a store inside this process needs both roles `api` and `indexer` here: nobody else could fill or ask it; leave out only `cleaner` and `ui`, or use a store that several processes share"
+            }
+        };
+        Err(self.wrong("roles", what))
     }
 
     fn durability(&self) -> Result<DurabilityKind> {
@@ -498,13 +530,24 @@ mod tests {
         );
         assert!(checked(&[("HTTP__LISTEN", "localhost:1")]).is_ok());
         assert!(message("HTTP__LISTEN", "8001").contains("not an address with a port"));
-        assert!(message("QUEUE__KIND", "kafka://broker").contains("not part of this version"));
+        assert!(message("QUEUE__KIND", "kafka://broker").contains("name the topic"));
         assert!(message("QUEUE__KIND", "embeded").contains("did you mean `embedded`?"));
         assert!(message("STORE__KIND", "elasticsearch://x").contains("not part of this version"));
         assert!(message("CACHE__KIND", "redis://x:y").contains("`y` is not a port"));
         assert!(message("CACHE__KIND", "redis://u@x").contains("needs a password"));
         assert!(message("ROLES", "api,indxer").contains("did you mean `indexer`?"));
         assert!(message("ROLES", "ui").contains("needs both roles"));
+        let with_kafka = |roles: &str| {
+            checked(&[("QUEUE__KIND", "kafka://a:1/logs"), ("ROLES", roles)])
+                .map(|checked| (checked.queue, checked.kafka.map(|kafka| kafka.brokers)))
+                .map_err(|e| e.message)
+        };
+        let kafka = (QueueKind::Kafka, Some("a:1".to_owned()));
+        assert_eq!(with_kafka("api,indexer,cleaner"), Ok(kafka));
+        for roles in ["api", "indexer", "cleaner", "ui", "api,cleaner,ui"] {
+            let message = with_kafka(roles).unwrap_err();
+            assert!(message.contains("a store inside this process"), "{message}");
+        }
         assert!(message("STORE__KIND", "memory").contains("--in-memory"));
         assert!(message("HTTP__HEADERS_MAX", "0").contains("at least 10, not 0"));
         assert!(message("RETENTION__BY_SOURCE", "x").contains("debug-*=3"));

@@ -2,6 +2,7 @@
 //! place that reads the environment. Must not know who uses a setting.
 
 pub mod check;
+pub mod kafka;
 pub mod load;
 pub mod redis_url;
 pub mod reference;
@@ -10,6 +11,7 @@ pub mod settings;
 pub use check::{
     CacheKind, Checked, DurabilityKind, LogFormat, QueueKind, Role, StoreKind, check, days_to_age,
 };
+pub use kafka::KafkaAddress;
 pub use load::{Layered, Origin, Override, load};
 pub use redis_url::{RedisKind, RedisUrl};
 pub use settings::Settings;

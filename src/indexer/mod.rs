@@ -113,6 +113,7 @@ impl Indexer {
             shared: Arc::clone(&shared),
             stop: stop.clone(),
             drain_until: drain_until.subscribe(),
+            is_read_failing: false,
         };
         let task = tokio::spawn(async move {
             match AssertUnwindSafe(task.run()).catch_unwind().await {
@@ -161,6 +162,7 @@ struct Task {
     shared: Arc<Shared>,
     stop: CancellationToken,
     drain_until: watch::Receiver<Option<Instant>>,
+    is_read_failing: bool,
 }
 
 /// While nothing comes in, durability of the store is looked at this often.
@@ -173,8 +175,9 @@ impl Task {
         let mut next_write = Instant::now();
         while !self.stop.is_cancelled() {
             self.release(&mut released).await;
+            let stop = self.stop.clone();
             let batches = tokio::select! {
-                () = self.stop.cancelled() => break,
+                () = stop.cancelled() => break,
                 batches = self.read_next(&from, next_write) => batches,
             };
             if batches.is_empty() {
@@ -192,22 +195,33 @@ impl Task {
         self.drain(from, &mut released).await
     }
 
-    async fn read_next(&self, from: &Checkpoint, not_before: Instant) -> Vec<QueuedBatch> {
+    async fn read_next(&mut self, from: &Checkpoint, not_before: Instant) -> Vec<QueuedBatch> {
         tokio::time::sleep_until(not_before).await;
         self.read(from, IDLE_POLL).await
     }
 
     /// Reads, and waits a while after a failure.
-    async fn read(&self, from: &Checkpoint, wait: Duration) -> Vec<QueuedBatch> {
+    async fn read(&mut self, from: &Checkpoint, wait: Duration) -> Vec<QueuedBatch> {
         let options = &self.shared.options;
         let read = self
             .shared
             .queue
             .read(from, options.portion_size_bytes_max, wait);
         match read.await {
-            Ok(batches) => batches,
+            Ok(batches) => {
+                if std::mem::take(&mut self.is_read_failing) {
+                    self.shared.change_status(|status| status.paused = None);
+                    tracing::info!("the queue can be read again");
+                }
+                batches
+            }
             Err(error) => {
-                tracing::error!(%error, "reading the queue failed; trying again");
+                if !std::mem::replace(&mut self.is_read_failing, true) {
+                    tracing::error!(%error, "reading the queue failed; trying again until it works");
+                }
+                let text = error.to_string();
+                self.shared
+                    .change_status(|status| status.paused = Some(text));
                 self.shared.metrics.indexer.retries.inc();
                 tokio::time::sleep(options.retry_max.min(Duration::from_secs(1))).await;
                 Vec::new()
@@ -264,8 +278,13 @@ impl Task {
             }
             self.write(batches, &mut from).await;
         }
-        let end = self.shared.queue.backlog().end;
-        if !from.includes(&end) {
+        let backlog = self.shared.queue.backlog();
+        let end = backlog.end;
+        if backlog.is_shared {
+            tracing::info!(
+                "what is still queued is left to the other indexers, and to the next start"
+            );
+        } else if !from.includes(&end) {
             tracing::warn!(
                 indexed = ?from.0,
                 queued = ?end.0,

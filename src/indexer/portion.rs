@@ -98,8 +98,15 @@ impl<'a> Portion<'a> {
     /// The part is one entry: puts a dead letter into its place.
     async fn bury(&mut self, part: Vec<QueuedBatch>, error: Error) {
         let letters = part.iter().map(|queued| as_dead_letter(queued, &error));
-        match self.try_write(letters.collect()).await {
+        let letters: Vec<QueuedBatch> = letters.collect();
+        match self.try_write(letters.clone()).await {
             Ok(()) => {
+                for letter in &letters {
+                    // It is stored already; who else reads the queue learns of it when that works.
+                    if let Err(error) = self.shared.queue.note_poison(letter).await {
+                        tracing::warn!(%error, "other readers of the queue were not told of a dead letter");
+                    }
+                }
                 let position = part.first().map(|queued| queued.first.to_text());
                 tracing::error!(?position, %error, "the store cannot take this record; it is a dead letter now");
                 self.shared

@@ -152,12 +152,8 @@ async fn store(state: &IntakeState, asked: Asked, raw: body::RawBody) -> Result<
 
 /// False if it took longer than the limit: the records are durable, and will be searchable later.
 async fn wait_until_indexed(state: &IntakeState, appended: &Appended) -> bool {
-    let last = Position {
-        partition: appended.first.partition,
-        seq: appended.first.seq + u64::from(appended.count.max(1)) - 1,
-    };
     let mut searchable = state.store.searchable();
-    let covered = searchable.wait_for(|checkpoint| checkpoint.covers(last));
+    let covered = searchable.wait_for(|checkpoint| checkpoint.includes(&appended.covers));
     let waited = tokio::time::timeout(state.options.indexed_wait, covered).await;
     matches!(waited, Ok(Ok(_)))
 }

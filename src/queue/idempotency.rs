@@ -48,6 +48,39 @@ impl Default for IdempotencyOptions {
     }
 }
 
+impl IdempotencyOptions {
+    pub fn check_key(&self, key: &str) -> Result<()> {
+        if key.is_empty() || self.key_bytes_max < key.len() {
+            return Err(Error::invalid(
+                "invalid_idempotency_key",
+                format!(
+                    "the idempotency key has {} bytes; send 1 to {}",
+                    key.len(),
+                    self.key_bytes_max
+                ),
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The key was used with another body.
+pub(super) fn conflict() -> Error {
+    Error::new(
+        ErrorKind::Conflict,
+        "idempotency_conflict",
+        "this idempotency key was used with another body; give each request its own key",
+    )
+}
+
+/// A request with the key is under way, and was for as long as a caller may wait.
+pub(super) fn in_progress() -> Error {
+    Error::unavailable(
+        "idempotency_in_progress",
+        "a request with the same idempotency key is still under way; try again",
+    )
+}
+
 pub struct Window {
     options: IdempotencyOptions,
     state: Mutex<State>,
@@ -119,16 +152,7 @@ impl Window {
 
     /// Finds the first answer, or gives the right to append. Waits for a request with the same key that is under way.
     pub async fn claim(self: &Arc<Self>, idempotency: Idempotency) -> Result<Claimed> {
-        if idempotency.key.is_empty() || self.options.key_bytes_max < idempotency.key.len() {
-            return Err(Error::invalid(
-                "invalid_idempotency_key",
-                format!(
-                    "the idempotency key has {} bytes; send 1 to {}",
-                    idempotency.key.len(),
-                    self.options.key_bytes_max
-                ),
-            ));
-        }
+        self.options.check_key(&idempotency.key)?;
         let wait = async {
             let mut idempotency = Some(idempotency);
             loop {
@@ -141,10 +165,7 @@ impl Window {
         };
         match tokio::time::timeout(self.options.wait_max, wait).await {
             Ok(claimed) => claimed,
-            Err(_) => Err(Error::unavailable(
-                "idempotency_in_progress",
-                "a request with the same idempotency key is still under way; try again",
-            )),
+            Err(_) => Err(in_progress()),
         }
     }
 
@@ -160,19 +181,14 @@ impl Window {
             Some(Entry::Done(done)) => Some(done.body_hash),
         };
         if known_hash.is_some_and(|hash| hash != idempotency.body_hash) {
-            return Err(Error::new(
-                ErrorKind::Conflict,
-                "idempotency_conflict",
-                "this idempotency key was used with another body; give each request its own key",
-            ));
+            return Err(conflict());
         }
         match state.entries.get(idempotency.key.as_str()) {
             Some(Entry::InFlight { over, .. }) => return Ok(Step::Wait(over.clone())),
             Some(Entry::Done(done)) => {
                 return Ok(Step::Claimed(Claimed::Replayed(Appended {
-                    first: done.first,
-                    count: done.count,
                     replayed: Some(done.answer.clone()),
+                    ..Appended::in_a_row(done.first, done.count)
                 })));
             }
             None => {}

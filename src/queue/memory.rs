@@ -127,11 +127,7 @@ impl Queue for MemoryQueue {
         if let Some(claim) = claim {
             claim.complete(first, count, now_ms());
         }
-        Ok(Appended {
-            first,
-            count,
-            replayed: None,
-        })
+        Ok(Appended::in_a_row(first, count))
     }
 
     async fn read(
@@ -183,11 +179,11 @@ impl Queue for MemoryQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queue::contract::{Limits, check_all};
+    use crate::queue::contract::{Keeps, Limits, check_all};
 
     #[tokio::test]
     async fn the_contract_holds_in_memory() {
-        check_all(|limits: Limits| async move {
+        check_all(Keeps::Batches, |limits: Limits| async move {
             let queue = MemoryQueue::new(MemoryQueueOptions {
                 size_bytes_max: limits.size_bytes_max,
                 subscriber_batches_max: limits.subscriber_batches_max,

@@ -340,6 +340,11 @@ impl Batch {
 }
 
 impl<'a> RecordRef<'a> {
+    /// Bytes of the fields in the batch, their keys not counted.
+    pub fn size_bytes(&self) -> usize {
+        self.field_bytes.len()
+    }
+
     pub fn n_fields(&self) -> u32 {
         self.n_fields
     }

@@ -25,6 +25,9 @@ pub struct RecordKey {
 pub struct Checkpoint(pub BTreeMap<u32, u64>);
 
 impl Position {
+    /// Partitions from this one up hold dead letters alone: with Kafka they have a topic of their own.
+    pub const LETTER_PARTITIONS: u32 = 1 << 31;
+
     /// `partition-seq`, as the API shows positions.
     pub fn to_text(self) -> String {
         format!("{}-{}", self.partition, self.seq)
@@ -71,6 +74,11 @@ impl RecordKey {
 }
 
 impl Checkpoint {
+    /// Everything of one partition before `next_seq`.
+    pub fn up_to(partition: u32, next_seq: u64) -> Self {
+        Self(BTreeMap::from([(partition, next_seq)]))
+    }
+
     pub fn next_seq(&self, partition: u32) -> u64 {
         self.0.get(&partition).copied().unwrap_or(0)
     }
@@ -79,6 +87,13 @@ impl Checkpoint {
     pub fn advance(&mut self, partition: u32, next_seq: u64) {
         let mark = self.0.entry(partition).or_insert(0);
         *mark = next_seq.max(*mark);
+    }
+
+    /// Raises every mark to that of `other`.
+    pub fn advance_all(&mut self, other: &Self) {
+        for (partition, next_seq) in &other.0 {
+            self.advance(*partition, *next_seq);
+        }
     }
 
     /// True if the record at `position` is covered.

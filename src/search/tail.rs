@@ -33,12 +33,57 @@ pub struct TailRequest {
     pub selection: Selection,
     /// The newest matching records to begin with; not used when resuming.
     pub backfill: usize,
-    /// Go on after this position.
-    pub resume_after: Option<Position>,
+    /// Go on there; partitions that it does not name begin now.
+    pub resume: Option<Checkpoint>,
+}
+
+/// A record, and the id after which a tail that broke off goes on without gap or double.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TailRecord {
+    pub id: String,
+    pub record: Record,
 }
 
 /// Portions of records, each sorted by position; ends after an error. Dropping it ends the tail.
-pub type Tail = mpsc::Receiver<Result<Vec<Record>>>;
+pub type Tail = mpsc::Receiver<Result<Vec<TailRecord>>>;
+
+/// Where a tail is, as the id of an event: the position seen last in each partition, joined by `.`; `3-` is a partition of which nothing was seen.
+/// With one partition it is the record's position.
+fn id_of(next: &Checkpoint) -> String {
+    let mut id = String::new();
+    for (partition, next_seq) in &next.0 {
+        if !id.is_empty() {
+            id.push('.');
+        }
+        match next_seq.checked_sub(1) {
+            Some(seq) => id.push_str(
+                &Position {
+                    partition: *partition,
+                    seq,
+                }
+                .to_text(),
+            ),
+            None => id.push_str(&format!("{partition}-")),
+        }
+    }
+    id
+}
+
+/// The place after an id; `None` if it is not one.
+pub fn place_after(id: &str) -> Option<Checkpoint> {
+    let mut next = Checkpoint::default();
+    for part in id.split('.') {
+        let (partition, next_seq) = match part.strip_suffix('-') {
+            Some(partition) => (partition.parse().ok()?, 0),
+            None => {
+                let Position { partition, seq } = Position::from_text(part)?;
+                (partition, seq.saturating_add(1))
+            }
+        };
+        next.advance(partition, next_seq);
+    }
+    Some(next)
+}
 
 impl Searcher {
     /// Begins a tail. Errors of the request come at once, later ones through the channel.
@@ -53,15 +98,19 @@ impl Searcher {
         let compiled = Arc::new(CompiledSelection::new(&request.selection)?);
         // First the subscription, then the seam: what arrives between the two is in both, and is taken from the store.
         let batches = self.queue.subscribe();
-        let seam = self.queue.backlog().end;
-        if let Some(after) = request.resume_after {
-            let newest = seam.next_seq(after.partition);
-            if after.seq.saturating_add(RESUME_SEQS_MAX) < newest {
+        let seam = self.seam();
+        if let Some(resume) = &request.resume {
+            let behind = |(partition, next): (&u32, &u64)| {
+                let newest = seam.next_seq(*partition);
+                newest.saturating_sub(*next)
+            };
+            let behind: u64 = resume.0.iter().map(behind).sum();
+            if RESUME_SEQS_MAX < behind {
                 return Err(Error::invalid(
                     "too_far_behind",
                     format!(
                         "`Last-Event-ID` {} is more than {RESUME_SEQS_MAX} records back; begin anew, and read the past with GET /logs",
-                        after.to_text()
+                        id_of(resume)
                     ),
                 ));
             }
@@ -72,10 +121,19 @@ impl Searcher {
             selection: request.selection,
             compiled,
             next: Checkpoint::default(),
+            told: Checkpoint::default(),
             sender,
         };
-        tokio::spawn(follower.run(batches, seam, request.backfill, request.resume_after));
+        tokio::spawn(follower.run(batches, seam, request.backfill, request.resume));
         Ok(receiver)
+    }
+
+    /// Where the queue ends now; what holds dead letters alone is no part of a tail.
+    fn seam(&self) -> Checkpoint {
+        let mut seam = self.queue.backlog().end;
+        seam.0
+            .retain(|partition, _| *partition < Position::LETTER_PARTITIONS);
+        seam
     }
 }
 
@@ -85,7 +143,9 @@ struct Follower {
     compiled: Arc<CompiledSelection>,
     /// What was sent or skipped, for each partition.
     next: Checkpoint,
-    sender: mpsc::Sender<Result<Vec<Record>>>,
+    /// Where the client is: everything before it was sent, or does not match.
+    told: Checkpoint,
+    sender: mpsc::Sender<Result<Vec<TailRecord>>>,
 }
 
 /// The client left, or was told of an error.
@@ -97,16 +157,19 @@ impl Follower {
         mut batches: broadcast::Receiver<QueuedBatch>,
         seam: Checkpoint,
         backfill: usize,
-        resume_after: Option<Position>,
+        resume: Option<Checkpoint>,
     ) {
-        let begun = match resume_after {
-            Some(after) => {
+        let begun = match resume {
+            Some(resume) => {
                 // Partitions other than the one resumed begin now.
                 self.next = seam.clone();
-                // An id from another life of the queue may lie beyond its end.
-                let seen = after.seq.saturating_add(1);
-                let resumed = seen.min(seam.next_seq(after.partition));
-                self.next.0.insert(after.partition, resumed);
+                for (partition, next_seq) in &resume.0 {
+                    if let Some(next) = self.next.0.get_mut(partition) {
+                        // An id from another life of the queue may lie beyond its end.
+                        *next = (*next).min(*next_seq);
+                    }
+                }
+                self.told = self.next.clone();
                 self.catch_up(&seam).await
             }
             None => self.begin(seam, backfill).await,
@@ -123,7 +186,7 @@ impl Follower {
                 Ok(batch) => self.live(&batch).await,
                 Err(RecvError::Lagged(_)) => {
                     batches = batches.resubscribe();
-                    let seam = self.searcher.queue.backlog().end;
+                    let seam = self.searcher.seam();
                     self.catch_up(&seam).await
                 }
                 Err(RecvError::Closed) => return,
@@ -137,6 +200,7 @@ impl Follower {
     /// The newest `backfill` records before the seam.
     async fn begin(&mut self, seam: Checkpoint, backfill: usize) -> Result<(), Gone> {
         self.next = seam.clone();
+        self.told = seam.clone();
         if backfill == 0 {
             return Ok(());
         }
@@ -163,7 +227,14 @@ impl Follower {
             }
         }
         found.truncate(backfill);
-        self.send(found).await
+        // Who breaks off among these goes on among them.
+        for record in &found {
+            let Position { partition, seq } = record.key.position;
+            if let Some(told) = self.told.0.get_mut(&partition) {
+                *told = seq.min(*told);
+            }
+        }
+        self.send(found, &seam).await
     }
 
     /// Everything from `next` to the seam, from the store.
@@ -186,7 +257,8 @@ impl Follower {
                 };
                 let answer = self.searcher.records(request).await;
                 let records = self.or_tell(answer).await?.records;
-                self.send(records).await?;
+                self.send(records, &Checkpoint::up_to(partition, to))
+                    .await?;
                 from = to;
             }
             self.next.advance(partition, end);
@@ -207,7 +279,8 @@ impl Follower {
             self.or_tell(filtering.map_err(broken)).await?
         };
         self.next.advance(partition, queued.next_seq());
-        self.send(records).await
+        self.send(records, &Checkpoint::up_to(partition, queued.next_seq()))
+            .await
     }
 
     async fn wait_indexed(&self, seam: &Checkpoint) -> Result<(), Gone> {
@@ -226,12 +299,21 @@ impl Follower {
         self.or_tell(Err(error)).await
     }
 
-    async fn send(&self, mut records: Vec<Record>) -> Result<(), Gone> {
-        if records.is_empty() {
+    /// `done`: with these everything before it is told.
+    async fn send(&mut self, mut records: Vec<Record>, done: &Checkpoint) -> Result<(), Gone> {
+        records.sort_unstable_by_key(|record| record.key.position);
+        let mut portion = Vec::with_capacity(records.len());
+        for record in records {
+            let Position { partition, seq } = record.key.position;
+            self.told.advance(partition, seq + 1);
+            let id = id_of(&self.told);
+            portion.push(TailRecord { id, record });
+        }
+        self.told.advance_all(done);
+        if portion.is_empty() {
             return Ok(());
         }
-        records.sort_unstable_by_key(|record| record.key.position);
-        self.sender.send(Ok(records)).await.map_err(|_| Gone)
+        self.sender.send(Ok(portion)).await.map_err(|_| Gone)
     }
 
     async fn or_tell<A>(&self, answer: Result<A>) -> Result<A, Gone> {

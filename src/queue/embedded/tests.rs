@@ -10,7 +10,7 @@ use logyard_wal::{Durability, LogOptions, RealDisk};
 
 use crate::common::error::ErrorKind;
 use crate::common::metrics::Metrics;
-use crate::queue::contract::{Limits, batch, check_all, from, key, read_all};
+use crate::queue::contract::{Keeps, Limits, batch, check_all, from, key, read_all};
 use crate::queue::embedded::{EmbeddedQueue, EmbeddedQueueOptions};
 use crate::queue::{Idempotency, IdempotencyOptions, Queue};
 
@@ -62,7 +62,7 @@ fn segments(disk: &SimDisk) -> Vec<PathBuf> {
 
 #[tokio::test]
 async fn the_contract_holds_on_disk() {
-    check_all(|limits: Limits| async move {
+    check_all(Keeps::Batches, |limits: Limits| async move {
         let options = EmbeddedQueueOptions {
             log: LogOptions {
                 size_bytes_max: limits.size_bytes_max as u64,

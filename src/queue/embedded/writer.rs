@@ -183,12 +183,7 @@ impl Writer {
             if let Some(claim) = command.claim {
                 claim.complete(first, count, at_ms);
             }
-            let appended = Appended {
-                first,
-                count,
-                replayed: None,
-            };
-            replies.push((command.reply, appended));
+            replies.push((command.reply, Appended::in_a_row(first, count)));
         }
         drop(recent);
         self.shared.end.send_replace(seq);

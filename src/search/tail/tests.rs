@@ -54,7 +54,7 @@ impl Rig {
         self.store.write(batches).await.unwrap();
     }
 
-    async fn tail(&self, filter: Expr, backfill: usize, resume_after: Option<&str>) -> Tail {
+    async fn tail(&self, filter: Expr, backfill: usize, resume: Option<&str>) -> Tail {
         let request = TailRequest {
             selection: Selection {
                 range: TimeRange::default(),
@@ -62,7 +62,7 @@ impl Rig {
                 positions: None,
             },
             backfill,
-            resume_after: resume_after.map(|id| Position::from_text(id).unwrap()),
+            resume: resume.map(|id| place_after(id).unwrap()),
         };
         self.searcher.tail(request).await.unwrap()
     }
@@ -91,9 +91,9 @@ async fn take(tail: &mut Tail, count: usize) -> (Vec<u64>, String) {
     let mut id = String::new();
     while seqs.len() < count {
         let next = tokio::time::timeout(Duration::from_secs(10), tail.recv());
-        for record in next.await.unwrap().unwrap().unwrap() {
-            seqs.push(record.key.position.seq);
-            id = record.key.position.to_text();
+        for told in next.await.unwrap().unwrap().unwrap() {
+            seqs.push(told.record.key.position.seq);
+            id = told.id;
         }
     }
     (seqs, id)
@@ -188,4 +188,67 @@ async fn nothing_is_lost_or_doubled_while_all_move() {
     }
     moving.await.unwrap();
     assert_eq!(all, (0..300).map(|index| 2 * index + 1).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_id_names_every_partition() {
+    let mut next = Checkpoint::up_to(0, 5);
+    assert_eq!(id_of(&next), "0-4");
+    next.advance(2, 0);
+    next.advance(7, 1);
+    assert_eq!(id_of(&next), "0-4.2-.7-0");
+    assert_eq!(place_after("0-4.2-.7-0"), Some(next));
+    for bad in ["", "x", "0-1.", "0-1.x", "-", "0"] {
+        assert_eq!(place_after(bad), None, "{bad}");
+    }
+}
+
+/// A queue of several partitions is a queue in memory whose batches a test puts where it likes.
+#[tokio::test]
+async fn a_tail_over_several_partitions_resumes_in_each() {
+    let store = Arc::new(MemoryStore::new(MemoryStoreOptions::default()));
+    let (sender, receiver) = mpsc::channel(8);
+    let searcher = Arc::new(Searcher::new(
+        store.clone(),
+        Arc::new(MemoryQueue::new(MemoryQueueOptions::default())),
+        Arc::new(NoCache),
+        Arc::new(Metrics::new()),
+        SearchOptions::default(),
+    ));
+    let selection = Selection {
+        range: TimeRange::default(),
+        filter: odd(),
+        positions: None,
+    };
+    let seam = Checkpoint([(0, 0), (1, 4)].into());
+    let mut follower = Follower {
+        searcher,
+        compiled: Arc::new(CompiledSelection::new(&selection).unwrap()),
+        selection,
+        next: seam.clone(),
+        told: seam,
+        sender,
+    };
+    let mut tail: Tail = receiver;
+    let mut ids = Vec::new();
+    for (partition, seq) in [(1, 4), (0, 0), (1, 6)] {
+        let queued = QueuedBatch {
+            first: Position { partition, seq },
+            batch: pair(),
+        };
+        store.write(vec![queued.clone()]).await.unwrap();
+        assert!(follower.live(&queued).await.is_ok());
+        for told in tail.recv().await.unwrap().unwrap() {
+            ids.push(told.id);
+        }
+    }
+    assert_eq!(ids, ["0-.1-5", "0-1.1-5", "0-1.1-7"]);
+    // Broken off after the first: the rest comes from the store.
+    follower.next = place_after(&ids[0]).unwrap();
+    follower.told = follower.next.clone();
+    let seam = Checkpoint([(0, 2), (1, 8)].into());
+    assert!(follower.catch_up(&seam).await.is_ok());
+    let (mut seen, _) = take(&mut tail, 2).await;
+    seen.sort_unstable();
+    assert_eq!(seen, [1, 7]);
 }

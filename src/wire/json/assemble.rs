@@ -17,6 +17,21 @@ pub struct RecordDefaults<'a> {
     pub level: Option<&'a str>,
 }
 
+/// What a record of the queue is, whatever its JSON says: its names mean what they say, and its time and flags are known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exact {
+    pub timestamp_ns: i64,
+    pub timestamp_digits: u8,
+    pub flags: Flags,
+}
+
+/// What is known of a record before it is read.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Given {
+    pub flags: Flags,
+    pub exact: Option<Exact>,
+}
+
 /// The value that stands for a standard field so far, under the key it came with.
 #[derive(Clone, Copy)]
 struct Best<'v> {
@@ -31,6 +46,7 @@ pub(super) struct Assembler<'a, 'v> {
     defaults: &'a RecordDefaults<'a>,
     options: &'a JsonOptions,
     flags: Flags,
+    exact: Option<Exact>,
     n_fields: u32,
     /// The record's time, and what it was read from unless the caller knew it.
     time: Option<Time>,
@@ -48,7 +64,7 @@ impl<'a, 'v> Assembler<'a, 'v> {
         builder: &'a mut BatchBuilder,
         defaults: &'a RecordDefaults<'a>,
         options: &'a JsonOptions,
-        flags: Flags,
+        given: Given,
     ) -> Self {
         keys.begin_record();
         builder.begin_record();
@@ -57,7 +73,8 @@ impl<'a, 'v> Assembler<'a, 'v> {
             builder,
             defaults,
             options,
-            flags,
+            flags: given.flags,
+            exact: given.exact,
             n_fields: 0,
             time: None,
             time_from: None,
@@ -87,13 +104,22 @@ impl<'a, 'v> Assembler<'a, 'v> {
     #[inline]
     pub fn leaf(&mut self, node: NodeId, value: ValueRef<'v>, number: &'v str) {
         match self.keys.role(node) {
-            None => self.put(node, value),
+            None => match value {
+                ValueRef::Json(text) => self.json(node, text),
+                _ => self.put(node, value),
+            },
             Some(role) => self.candidate(node, role, value, number),
         }
     }
 
     /// A leaf that is JSON text, which may be gone after the call.
     pub fn json(&mut self, node: NodeId, text: &str) {
+        if self.exact.is_some() {
+            if !self.keys.is_flags(node) {
+                self.put(node, ValueRef::Json(text));
+            }
+            return;
+        }
         let Some(role) = self.keys.role(node).filter(|role| role.rank == 0) else {
             self.put(node, ValueRef::Json(text));
             return;
@@ -115,6 +141,13 @@ impl<'a, 'v> Assembler<'a, 'v> {
     }
 
     fn candidate(&mut self, node: NodeId, role: Role, value: ValueRef<'v>, number: &'v str) {
+        if self.exact.is_some() {
+            return match (role.rank, role.standard, value) {
+                (0, StandardField::Timestamp, _) | (0, _, ValueRef::Null) => {}
+                (_, _, ValueRef::Json(text)) => self.json(node, text),
+                _ => self.put(node, value),
+            };
+        }
         match value {
             // A null says nothing that a missing standard field would not say.
             ValueRef::Null if role.rank == 0 => return,
@@ -177,6 +210,13 @@ impl<'a, 'v> Assembler<'a, 'v> {
     }
 
     pub fn finish(mut self) {
+        if let Some(exact) = self.exact {
+            return self.builder.end_record(
+                exact.timestamp_ns,
+                exact.timestamp_digits,
+                exact.flags,
+            );
+        }
         let (time_ns, digits) = self.timestamp();
         self.standard(StandardField::Level, self.level, self.defaults.level);
         self.standard(StandardField::Source, self.source, self.defaults.source);

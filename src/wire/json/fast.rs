@@ -8,7 +8,7 @@ use simd_json::{Buffers, INPUT_PADDING, Node, StaticNode, Tape, fill_tape_padded
 use crate::record::value::Flags;
 use crate::record::{BatchBuilder, ValueRef};
 use crate::wire::json::JsonOptions;
-use crate::wire::json::assemble::{Assembler, RecordDefaults};
+use crate::wire::json::assemble::{Assembler, Given, RecordDefaults};
 use crate::wire::json::keys::{KeyTree, NodeId, ROOT};
 use crate::wire::json::number;
 
@@ -42,7 +42,7 @@ impl FastReader {
         builder: &mut BatchBuilder,
         defaults: &RecordDefaults<'_>,
         options: &JsonOptions,
-        flags: Flags,
+        given: Given,
     ) -> bool {
         // simd-json writes unescaped strings into what it reads, so it reads a copy.
         self.scratch.clear();
@@ -62,7 +62,7 @@ impl FastReader {
                 text,
                 depth_max: options.depth_max,
                 compact: &mut self.compact,
-                record: Assembler::begin(keys, builder, defaults, options, flags),
+                record: Assembler::begin(keys, builder, defaults, options, given),
             };
             is_taken = walk.object(ROOT, *len, 1).is_some();
             if is_taken {

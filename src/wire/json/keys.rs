@@ -5,9 +5,9 @@
 
 use hashbrown::HashTable;
 
-use crate::record::BatchBuilder;
 use crate::record::aliases::{Aliases, StandardField};
 use crate::record::key::{address, push_segment};
+use crate::record::{BatchBuilder, FLAGS};
 
 pub(super) type NodeId = u32;
 
@@ -188,6 +188,13 @@ impl KeyTree {
     #[inline]
     pub fn role(&self, node: NodeId) -> Option<Role> {
         self.nodes.get(node as usize).and_then(|node| node.role)
+    }
+
+    /// True for the name under which the queue's JSON shows a record's flags.
+    pub fn is_flags(&self, node: NodeId) -> bool {
+        self.nodes
+            .get(node as usize)
+            .is_some_and(|node| &*node.key == FLAGS)
     }
 
     /// The key's index in the batch being built.

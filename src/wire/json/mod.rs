@@ -17,7 +17,8 @@ mod number;
 mod slow;
 pub mod split;
 
-pub use assemble::RecordDefaults;
+use assemble::Given;
+pub use assemble::{Exact, RecordDefaults};
 
 use crate::record::aliases::Aliases;
 use crate::record::timestamp::Time;
@@ -95,18 +96,48 @@ impl JsonDecoder {
         defaults: &RecordDefaults<'_>,
         flags: Flags,
     ) -> Result<(), JsonFault> {
+        self.read(text, builder, defaults, Given { flags, exact: None })
+    }
+
+    /// Appends the record that a queue keeps as `text`, which `wire::native::encode::push_queued_record` wrote and called exact: no alias is
+    /// looked for, and `_flags` is no field.
+    pub fn queued_object(
+        &mut self,
+        text: &str,
+        builder: &mut BatchBuilder,
+        exact: Exact,
+    ) -> Result<(), JsonFault> {
+        let defaults = RecordDefaults {
+            arrival_ns: exact.timestamp_ns,
+            source: None,
+            level: None,
+        };
+        let given = Given {
+            flags: Flags::default(),
+            exact: Some(exact),
+        };
+        self.read(text, builder, &defaults, given)
+    }
+
+    fn read(
+        &mut self,
+        text: &str,
+        builder: &mut BatchBuilder,
+        defaults: &RecordDefaults<'_>,
+        given: Given,
+    ) -> Result<(), JsonFault> {
         let taken = self.fast.object(
             text,
             &mut self.keys,
             builder,
             defaults,
             &self.options,
-            flags,
+            given,
         );
         if taken {
             return Ok(());
         }
-        self.object_slowly(text, builder, defaults, flags)
+        self.object_slowly(text, builder, defaults, given)
     }
 
     fn object_slowly(
@@ -114,7 +145,7 @@ impl JsonDecoder {
         text: &str,
         builder: &mut BatchBuilder,
         defaults: &RecordDefaults<'_>,
-        flags: Flags,
+        given: Given,
     ) -> Result<(), JsonFault> {
         let parsed = slow::object(text, self.options.depth_max)?;
         let mut record = assemble::Assembler::begin(
@@ -122,7 +153,10 @@ impl JsonDecoder {
             builder,
             defaults,
             &self.options,
-            flags.with(parsed.flags),
+            Given {
+                flags: given.flags.with(parsed.flags),
+                ..given
+            },
         );
         let mut nodes = Vec::with_capacity(parsed.leaves.len());
         for leaf in parsed.leaves.iter().filter(|leaf| !leaf.is_replaced) {
@@ -150,8 +184,9 @@ impl JsonDecoder {
         defaults: &RecordDefaults<'_>,
         flags: Flags,
     ) {
+        let given = Given { flags, exact: None };
         let mut record =
-            assemble::Assembler::begin(&mut self.keys, builder, defaults, &self.options, flags);
+            assemble::Assembler::begin(&mut self.keys, builder, defaults, &self.options, given);
         if let Some(time) = time {
             record.set_time(time);
         }

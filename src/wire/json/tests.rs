@@ -23,6 +23,7 @@ fn decode(text: &str, path: Path) -> Option<Batch> {
     let mut builder = BatchBuilder::new(ARRIVAL_NS);
     decoder.begin_batch();
     let flags = Flags::default();
+    let given = Given { flags, exact: None };
     let is_taken = match path {
         Path::Fast => decoder.fast.object(
             text,
@@ -30,10 +31,10 @@ fn decode(text: &str, path: Path) -> Option<Batch> {
             &mut builder,
             &DEFAULTS,
             &decoder.options,
-            flags,
+            given,
         ),
         Path::Slow => decoder
-            .object_slowly(text, &mut builder, &DEFAULTS, flags)
+            .object_slowly(text, &mut builder, &DEFAULTS, given)
             .is_ok(),
         Path::Either => decoder.object(text, &mut builder, &DEFAULTS, flags).is_ok(),
     };

@@ -15,6 +15,7 @@
 
 mod bytes;
 mod lines;
+mod one;
 
 use std::borrow::Cow;
 

@@ -42,8 +42,9 @@ pub fn push_record_line(out: &mut Vec<u8>, record: &Record) {
     out.push(b'\n');
 }
 
-/// A record of a batch, which has no id yet: as other readers of the queue see it.
-pub fn push_queued_record(out: &mut Vec<u8>, record: RecordRef<'_>) {
+/// A record of a batch, which has no id yet: as other readers of the queue see it. True if `JsonDecoder::queued_object` reads the same
+/// fields from it; false where a name had to be changed or a value has no JSON.
+pub fn push_queued_record(out: &mut Vec<u8>, record: RecordRef<'_>) -> bool {
     let fields = record.fields().map(|field| (field.key, field.value));
     push_object(
         out,
@@ -52,7 +53,7 @@ pub fn push_queued_record(out: &mut Vec<u8>, record: RecordRef<'_>) {
         record.timestamp_digits,
         record.flags,
         fields.collect(),
-    );
+    )
 }
 
 type FieldList<'a> = Vec<(&'a str, ValueRef<'a>)>;
@@ -64,7 +65,8 @@ fn push_object(
     digits: u8,
     flags: Flags,
     mut fields: FieldList<'_>,
-) {
+) -> bool {
+    let mut is_exact = true;
     out.push(b'{');
     if let Some(id) = id {
         out.extend_from_slice(b"\"id\":\"");
@@ -80,16 +82,30 @@ fn push_object(
         match value {
             None if is_object() => continue,
             None => push_member(out, name, ValueRef::Null),
-            Some((_, value)) => push_member(out, name, *value),
+            Some((_, value)) => {
+                is_exact &= *value != ValueRef::Null;
+                push_member(out, name, *value);
+            }
         }
     }
+    is_exact &= fields.iter().all(|(_, value)| match value {
+        ValueRef::Float(float) => float.is_finite(),
+        _ => true,
+    });
     if fields.iter().any(|(key, _)| key.contains(['.', '\\'])) {
-        push_nested(out, &mut fields);
+        // By segments, as if `.` came before every other byte: what belongs together stands together.
+        fields.sort_unstable_by(|(a, _), (b, _)| in_key_order(a, b));
+        is_exact &= match is_plain(&fields) {
+            true => push_plain_nested(out, &fields),
+            false => push_nested(out, &fields),
+        };
     } else {
         fields.sort_unstable_by_key(|(key, _)| *key);
         for (key, value) in &fields {
             if !STANDARD.contains(key) {
-                push_member(out, &free_name(key, &fields), *value);
+                let name = free_name(key, &fields);
+                is_exact &= matches!(name, Cow::Borrowed(_));
+                push_member(out, &name, *value);
             }
         }
     }
@@ -104,6 +120,7 @@ fn push_object(
         out.push(b']');
     }
     out.push(b'}');
+    is_exact
 }
 
 fn push_member(out: &mut Vec<u8>, name: &str, value: ValueRef<'_>) {
@@ -149,8 +166,9 @@ struct Path<'a> {
 }
 
 /// Writes the fields with the objects that their keys stand for. Sorted by segments, so what belongs together stands together and a value
-/// comes before the object of the same name.
-fn push_nested(out: &mut Vec<u8>, fields: &mut FieldList<'_>) {
+/// comes before the object of the same name. False if a name had to be changed.
+fn push_nested(out: &mut Vec<u8>, fields: &FieldList<'_>) -> bool {
+    let mut is_exact = true;
     let mut paths: Vec<Path<'_>> = fields
         .iter()
         .map(|(key, value)| Path {
@@ -165,6 +183,7 @@ fn push_nested(out: &mut Vec<u8>, fields: &mut FieldList<'_>) {
     let mut blocked: &[Cow<'_, str>] = &[];
     for path in &paths {
         let is_blocked = !blocked.is_empty() && path.segments.starts_with(blocked);
+        is_exact &= !is_blocked;
         if !is_blocked {
             blocked = &path.segments;
         }
@@ -190,7 +209,9 @@ fn push_nested(out: &mut Vec<u8>, fields: &mut FieldList<'_>) {
         }
         for (index, segment) in objects.iter().enumerate().skip(common) {
             if index == 0 {
-                push_name(out, &free_name(segment, fields));
+                let name = free_name(segment, fields);
+                is_exact &= matches!(name, Cow::Borrowed(_));
+                push_name(out, &name);
             } else {
                 push_name(out, segment);
             }
@@ -201,7 +222,9 @@ fn push_nested(out: &mut Vec<u8>, fields: &mut FieldList<'_>) {
             let name = free_dotted_name(objects, name, &paths);
             push_member(out, &name, path.value);
         } else if objects.is_empty() {
-            push_member(out, &free_name(&name, fields), path.value);
+            let free = free_name(&name, fields);
+            is_exact &= matches!(free, Cow::Borrowed(_));
+            push_member(out, &free, path.value);
         } else {
             push_member(out, &name, path.value);
         }
@@ -209,6 +232,74 @@ fn push_nested(out: &mut Vec<u8>, fields: &mut FieldList<'_>) {
     for _ in open {
         out.push(b'}');
     }
+    is_exact
+}
+
+fn in_key_order(a: &str, b: &str) -> Ordering {
+    let (a, b) = (a.as_bytes(), b.as_bytes());
+    let common = a.iter().zip(b).take_while(|(a, b)| a == b).count();
+    match (a.get(common), b.get(common)) {
+        (None, None) => Ordering::Equal,
+        (None, Some(_)) => Ordering::Less,
+        (Some(_), None) => Ordering::Greater,
+        (Some(b'.'), Some(_)) => Ordering::Less,
+        (Some(_), Some(b'.')) => Ordering::Greater,
+        (Some(a), Some(b)) => a.cmp(b),
+    }
+}
+
+/// True if the sorted keys hold no escape, and no value stands where an object of the same name would.
+fn is_plain(fields: &FieldList<'_>) -> bool {
+    let mut previous = None;
+    fields.iter().all(|(key, _)| {
+        let is_blocked = previous.is_some_and(|previous| is_under(key, previous));
+        previous = Some(*key);
+        !is_blocked && !key.contains('\\')
+    })
+}
+
+/// [`push_nested`] for what nearly all records are: sorted keys that are [`is_plain`], whose segments are read where they stand.
+fn push_plain_nested(out: &mut Vec<u8>, fields: &FieldList<'_>) -> bool {
+    let mut is_exact = true;
+    let mut open: Vec<&str> = Vec::new();
+    for (key, value) in fields {
+        let (objects, name) = match key.rsplit_once('.') {
+            Some((objects, name)) => (Some(objects), name),
+            None => (None, *key),
+        };
+        let objects = || objects.into_iter().flat_map(|path| path.split('.'));
+        let common = open.iter().zip(objects()).take_while(|(a, b)| **a == *b);
+        let common = common.count();
+        for _ in common..open.len() {
+            out.push(b'}');
+        }
+        open.truncate(common);
+        if !key.contains('.') && STANDARD.contains(key) {
+            continue;
+        }
+        for segment in objects().skip(common) {
+            if open.is_empty() {
+                let free = free_name(segment, fields);
+                is_exact &= matches!(free, Cow::Borrowed(_));
+                push_name(out, &free);
+            } else {
+                push_name(out, segment);
+            }
+            out.push(b'{');
+            open.push(segment);
+        }
+        if open.is_empty() {
+            let free = free_name(name, fields);
+            is_exact &= matches!(free, Cow::Borrowed(_));
+            push_member(out, &free, *value);
+        } else {
+            push_member(out, name, *value);
+        }
+    }
+    for _ in open {
+        out.push(b'}');
+    }
+    is_exact
 }
 
 fn in_order(a: &[Cow<'_, str>], b: &[Cow<'_, str>]) -> Ordering {
@@ -324,6 +415,22 @@ mod tests {
             &["x.a", "x.a.b", "x.c.d"],
             &format!(r#"{nulls},"x":{{"a":0,"a.b":1,"c":{{"d":2}}}}}}"#),
         );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn plain_keys_are_nested_as_by_the_patient_way(
+            keys in proptest::collection::btree_set("[ab._-]{1,5}", 0..8),
+        ) {
+            let mut fields: FieldList<'_> = keys.iter().map(|key| (key.as_str(), ValueRef::Int(1))).collect();
+            fields.sort_unstable_by(|(a, _), (b, _)| in_key_order(a, b));
+            if is_plain(&fields) {
+                let (mut plain, mut patient) = (b"{".to_vec(), b"{".to_vec());
+                let is_exact = push_plain_nested(&mut plain, &fields);
+                proptest::prop_assert_eq!(is_exact, push_nested(&mut patient, &fields));
+                proptest::prop_assert_eq!(plain, patient);
+            }
+        }
     }
 
     #[test]
