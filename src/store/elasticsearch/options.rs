@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::store::elasticsearch::client::ClientOptions;
+use crate::store::elasticsearch::read::ReadLimits;
 
 /// Whose positions the records carry. Ids and checkpoints are made of positions, so one index prefix belongs to one queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +38,7 @@ pub struct ElasticsearchOptions {
     pub dead_letters_bytes_max: u64,
     /// A cleaner that says nothing for this time may be replaced by another.
     pub cleaner_lease: Duration,
+    pub read: ReadLimits,
 }
 
 impl ElasticsearchOptions {
@@ -58,6 +60,7 @@ impl ElasticsearchOptions {
             poll_interval: Duration::from_millis(500),
             dead_letters_bytes_max: 64 << 20,
             cleaner_lease: Duration::from_secs(120),
+            read: ReadLimits::default(),
         }
     }
 
