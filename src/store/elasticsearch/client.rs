@@ -6,8 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 pub use reqwest::Method;
+use reqwest::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue,
+};
 use serde_json::Value;
 use tokio::sync::OnceCell;
 
@@ -92,7 +94,10 @@ impl Answer {
         serde_json::from_slice(&self.body).map_err(|e| {
             Error::unavailable(
                 "elasticsearch_broken_answer",
-                format!("Elasticsearch answered {} with something that is not JSON", self.status),
+                format!(
+                    "Elasticsearch answered {} with something that is not JSON",
+                    self.status
+                ),
             )
             .with_source(e)
         })
@@ -102,7 +107,12 @@ impl Answer {
     pub fn reason(&self) -> String {
         let json: Value = serde_json::from_slice(&self.body).unwrap_or_default();
         error_text(json.get("error").unwrap_or(&Value::Null)).unwrap_or_else(|| {
-            let text = String::from_utf8_lossy(self.body.get(..self.body.len().min(200)).unwrap_or_default()).into_owned();
+            let text = String::from_utf8_lossy(
+                self.body
+                    .get(..self.body.len().min(200))
+                    .unwrap_or_default(),
+            )
+            .into_owned();
             format!("status {} {text}", self.status)
         })
     }
@@ -245,6 +255,20 @@ impl Client {
         .await
     }
 
+    /// A bulk request with its documents.
+    pub async fn bulk(&self, path: &str, body: Bytes, deadline: Option<Instant>) -> Result<Answer> {
+        self.send(&Request {
+            method: Method::POST,
+            path,
+            body: Some(body),
+            is_ndjson: true,
+            deadline: deadline.unwrap_or_else(|| Instant::now() + self.options.total_timeout),
+            first_byte_timeout: self.options.first_byte_timeout,
+            tries_max: self.options.tries_max,
+        })
+        .await
+    }
+
     /// Sends, on another host after a failure, until there is an answer, the tries are used up or the time is over.
     pub async fn send(&self, request: &Request<'_>) -> Result<Answer> {
         let body = match &request.body {
@@ -348,14 +372,22 @@ impl Client {
             error: Error::new(
                 ErrorKind::Timeout,
                 "elasticsearch_timeout",
-                format!("Elasticsearch at {} {phase} for {} ms", host.base, wait.as_millis()),
+                format!(
+                    "Elasticsearch at {} {phase} for {} ms",
+                    host.base,
+                    wait.as_millis()
+                ),
             ),
             counts_against_host: is_own_limit,
         };
         let broken = |error: reqwest::Error| Failure {
             error: Error::unavailable(
                 "elasticsearch_unavailable",
-                format!("no answer from Elasticsearch at {}: {}", host.base, chain(&error)),
+                format!(
+                    "no answer from Elasticsearch at {}: {}",
+                    host.base,
+                    chain(&error)
+                ),
             ),
             counts_against_host: true,
         };
@@ -378,7 +410,10 @@ impl Client {
                     error: Error::new(
                         ErrorKind::TooLarge,
                         "answer_too_large",
-                        format!("the answer of Elasticsearch is larger than {} bytes; ask for fewer records at once", self.options.response_bytes_max),
+                        format!(
+                            "the answer of Elasticsearch is larger than {} bytes; ask for fewer records at once",
+                            self.options.response_bytes_max
+                        ),
                     ),
                     counts_against_host: false,
                 });
@@ -400,7 +435,11 @@ impl Client {
         }
         if found.is_none() {
             let nodes = self
-                .admin(Method::GET, "/_nodes/_local?filter_path=nodes.*.version,nodes.*.build_flavor", None)
+                .admin(
+                    Method::GET,
+                    "/_nodes/_local?filter_path=nodes.*.version,nodes.*.build_flavor",
+                    None,
+                )
                 .await?;
             found = server_of_nodes(&nodes.expect("say its version")?);
         }
@@ -416,7 +455,11 @@ impl Client {
                 "elasticsearch_too_old",
                 format!(
                     "the server is {} {}; Logyard needs Elasticsearch 8 or OpenSearch 2, or newer",
-                    if server.is_opensearch { "OpenSearch" } else { "Elasticsearch" },
+                    if server.is_opensearch {
+                        "OpenSearch"
+                    } else {
+                        "Elasticsearch"
+                    },
                     server.version
                 ),
             ));
@@ -486,7 +529,11 @@ fn chain(error: &reqwest::Error) -> String {
         text.push_str(&error.to_string());
         cause = error.source();
     }
-    if text.is_empty() { error.to_string() } else { text }
+    if text.is_empty() {
+        error.to_string()
+    } else {
+        text
+    }
 }
 
 fn build(options: &ClientOptions) -> Result<reqwest::Client> {
@@ -508,15 +555,22 @@ fn build(options: &ClientOptions) -> Result<reqwest::Client> {
         .no_proxy()
         .redirect(reqwest::redirect::Policy::none());
     if let Some(path) = &options.ca_file {
-        let pem = std::fs::read(path)
-            .map_err(|e| wrong(format!("cannot read the certificates in {}: {e}", path.display())))?;
+        let pem = std::fs::read(path).map_err(|e| {
+            wrong(format!(
+                "cannot read the certificates in {}: {e}",
+                path.display()
+            ))
+        })?;
         let certificates = reqwest::Certificate::from_pem_bundle(&pem)
             .map_err(|e| wrong(format!("{} holds no PEM certificates: {e}", path.display())))?;
         builder = builder.tls_certs_only(certificates);
     }
-    builder
-        .build()
-        .map_err(|e| wrong(format!("cannot set up the client of Elasticsearch: {}", chain(&e))))
+    builder.build().map_err(|e| {
+        wrong(format!(
+            "cannot set up the client of Elasticsearch: {}",
+            chain(&e)
+        ))
+    })
 }
 
 fn authorization(options: &ClientOptions) -> Result<Option<HeaderValue>> {
@@ -525,14 +579,18 @@ fn authorization(options: &ClientOptions) -> Result<Option<HeaderValue>> {
         (Some(key), _) => format!("ApiKey {key}"),
         (None, Some(user)) => {
             let password = options.address.password.as_deref().unwrap_or_default();
-            let login = base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
+            let login =
+                base64::engine::general_purpose::STANDARD.encode(format!("{user}:{password}"));
             format!("Basic {login}")
         }
         (None, None) => return Ok(None),
     };
-    HeaderValue::from_str(&text)
-        .map(Some)
-        .map_err(|_| Error::invalid("invalid_setting", "the API key has characters that no header can carry"))
+    HeaderValue::from_str(&text).map(Some).map_err(|_| {
+        Error::invalid(
+            "invalid_setting",
+            "the API key has characters that no header can carry",
+        )
+    })
 }
 
 fn gzip(body: &[u8]) -> Result<Bytes> {

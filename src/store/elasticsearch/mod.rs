@@ -6,17 +6,41 @@
 
 pub mod address;
 pub mod breaker;
+pub mod bulk;
 pub mod client;
+pub mod document;
+pub mod expire;
 pub mod hit;
+pub mod indices;
+pub mod lease;
+pub mod letters;
+pub mod mapping;
 pub mod names;
 pub mod options;
+pub mod plan;
 pub mod read;
+pub mod state;
+pub mod store;
+pub mod usage;
+pub mod words;
+pub mod write;
+
+pub use options::{ElasticsearchOptions, QueueIdentity};
+pub use store::ElasticsearchStore;
 
 use crate::store::elasticsearch::client::Client;
-use crate::store::elasticsearch::options::ElasticsearchOptions;
+use crate::store::elasticsearch::letters::Letters;
+use crate::store::elasticsearch::mapping::Mappings;
+use crate::store::elasticsearch::state::State;
+use crate::store::elasticsearch::write::Work;
 
 /// What both sides work with.
 pub struct Inner {
     pub client: Client,
     pub options: ElasticsearchOptions,
+    pub mappings: Mappings,
+    pub state: State,
+    pub letters: Letters,
+    /// One write at a time; what it keeps for the next one.
+    pub work: tokio::sync::Mutex<Option<Work>>,
 }

@@ -255,7 +255,8 @@ pub fn word_token(address: &str, token: &str) -> String {
 
 /// What stands before each token of [`own::WORDS`]: the address, hashed if it is long or holds blanks, and a colon, which is in no token.
 pub fn word_prefix(address: &str) -> String {
-    let mut prefix = if address.contains(char::is_whitespace) || address.contains(char::is_control) {
+    let mut prefix = if address.contains(char::is_whitespace) || address.contains(char::is_control)
+    {
         hash(address)
     } else {
         hashed_beyond(address, TOKEN_BYTES_MAX).into_owned()
@@ -275,7 +276,9 @@ pub fn scalar_term(value: ValueRef<'_>) -> Option<String> {
         ValueRef::Bool(value) => Some(format!("b:{value}")),
         ValueRef::Int(value) => Some(format!("i:{value}")),
         ValueRef::Float(value) => Some(format!("f:{}", float_text(value))),
-        ValueRef::Number(text) => Some(format!("n:{}", hashed_beyond(text, ADDRESS_TERM_BYTES_MAX))),
+        ValueRef::Number(text) => {
+            Some(format!("n:{}", hashed_beyond(text, ADDRESS_TERM_BYTES_MAX)))
+        }
         ValueRef::Null | ValueRef::Str(_) | ValueRef::Json(_) => None,
     }
 }
@@ -292,7 +295,11 @@ pub fn overflow_term(address: &str, value: ValueRef<'_>) -> String {
     while !text.is_char_boundary(end) {
         end -= 1;
     }
-    format!("{}{}", overflow_prefix(address), text.get(..end).unwrap_or_default())
+    format!(
+        "{}{}",
+        overflow_prefix(address),
+        text.get(..end).unwrap_or_default()
+    )
 }
 
 fn hashed_beyond(text: &str, bytes_max: usize) -> Cow<'_, str> {
@@ -383,10 +390,19 @@ mod tests {
 
     #[test]
     fn indices_go_by_day_and_far_times_share_one() {
-        assert_eq!(index_of("logs-", 1_742_472_000_000_000_000), "logs-2025.03.20");
+        assert_eq!(
+            index_of("logs-", 1_742_472_000_000_000_000),
+            "logs-2025.03.20"
+        );
         assert_eq!(index_of("logs-", 946_684_799_999_999_999), "logs-other");
-        assert_eq!(index_of("logs-", 946_684_800_000_000_000), "logs-2000.01.01");
-        assert_eq!(index_of("logs-", 4_102_444_799_999_999_999), "logs-2099.12.31");
+        assert_eq!(
+            index_of("logs-", 946_684_800_000_000_000),
+            "logs-2000.01.01"
+        );
+        assert_eq!(
+            index_of("logs-", 4_102_444_799_999_999_999),
+            "logs-2099.12.31"
+        );
         assert_eq!(index_of("logs-", 4_102_444_800_000_000_000), "logs-other");
         assert_eq!(index_of("logs-", i64::MIN), "logs-other");
     }
