@@ -44,3 +44,6 @@ pub struct Inner {
     /// One write at a time; what it keeps for the next one.
     pub work: tokio::sync::Mutex<Option<Work>>,
 }
+
+#[cfg(test)]
+mod tests;

@@ -210,13 +210,14 @@ impl IndexPlan {
     pub fn new_fields(&self, preferred: &Preferred) -> Vec<NewField> {
         let mut staged: HashSet<String> = HashSet::new();
         let mut fields = Vec::new();
+        let mut done = HashSet::new();
         for (id, kind) in &self.wanted {
             let Some(plan) = self.addresses.get(*id as usize) else {
                 continue;
             };
             let slot = plan.slots.get(*kind as usize);
             let is_missing = matches!(slot, Some(Slot::Missing | Slot::Wanted));
-            if !is_missing || self.fields_max <= self.n_fields + staged.len() {
+            if !done.insert((*id, *kind)) || !is_missing || self.fields_max <= self.n_fields + staged.len() {
                 continue;
             }
             let name = self.free_name(&plan.address, *kind, preferred, &staged);
