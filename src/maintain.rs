@@ -26,6 +26,10 @@ async fn with_store<T>(
     checked: &Checked,
     work: impl AsyncFnOnce(&dyn Store) -> Result<T>,
 ) -> Result<T> {
+    if checked.store == StoreKind::Elasticsearch {
+        // Nobody owns a cluster: this works beside running servers.
+        return used(&*serve::open_store(checked, None).await?, work).await;
+    }
     let Some(path) = checked
         .data_dir
         .as_deref()
@@ -35,8 +39,13 @@ async fn with_store<T>(
         return Err(Error::invalid("no_data_dir", message));
     };
     let folder = DataDir::open(path)?;
-    let store = serve::open_store(checked, Some(folder.path()))?;
-    let done = work(&*store).await;
+    let store = serve::open_store(checked, Some(folder.path())).await?;
+    used(&*store, work).await
+}
+
+/// Does `work`, then closes.
+async fn used<T>(store: &dyn Store, work: impl AsyncFnOnce(&dyn Store) -> Result<T>) -> Result<T> {
+    let done = work(store).await;
     let closed = store.close().await;
     let done = done?;
     closed.map(|()| done)

@@ -18,6 +18,8 @@ pub mod embedded;
 pub(crate) mod fake;
 pub mod memory;
 #[cfg(test)]
+pub(crate) mod scenario;
+#[cfg(test)]
 pub mod testing;
 
 use std::time::Duration;

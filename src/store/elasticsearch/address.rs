@@ -43,10 +43,13 @@ impl Address {
         let wrong = |what: &str| {
             Error::invalid(
                 "invalid_setting",
-                format!("{what}; write elasticsearch://host:9200, several hosts as elasticsearch://a:9200,b:9200, with TLS elasticsearch+https://…"),
+                format!(
+                    "{what}; write elasticsearch://host:9200, several hosts as elasticsearch://a:9200,b:9200, with TLS elasticsearch+https://…"
+                ),
             )
         };
-        let (scheme, rest) = split_scheme(url).ok_or_else(|| wrong("not an address of Elasticsearch"))?;
+        let (scheme, rest) =
+            split_scheme(url).ok_or_else(|| wrong("not an address of Elasticsearch"))?;
         if rest.contains(['?', '#']) {
             return Err(wrong("the address takes no `?` or `#`"));
         }
@@ -58,7 +61,8 @@ impl Address {
             Some((login, hosts)) => (Some(login), hosts),
             None => (None, authority),
         };
-        let (user, password) = match login.map(|login| login.split_once(':').unwrap_or((login, ""))) {
+        let (user, password) = match login.map(|login| login.split_once(':').unwrap_or((login, "")))
+        {
             None => (None, None),
             Some((user, password)) => {
                 let decoded = |text| {
@@ -69,8 +73,12 @@ impl Address {
         };
         let mut bases = Vec::new();
         for host in hosts.split(',') {
-            let (name, port) = host_and_port(host).ok_or_else(|| wrong("a host or port is missing or wrong"))?;
-            bases.push(format!("{scheme}://{name}:{port}{}", path.trim_end_matches('/')));
+            let (name, port) =
+                host_and_port(host).ok_or_else(|| wrong("a host or port is missing or wrong"))?;
+            bases.push(format!(
+                "{scheme}://{name}:{port}{}",
+                path.trim_end_matches('/')
+            ));
         }
         Ok(Self {
             bases,
@@ -125,7 +133,10 @@ mod tests {
         assert_eq!(
             parse("elasticsearch+https://elastic:p%40ss:w@a:9201,b/es/"),
             (
-                vec!["https://a:9201/es".to_owned(), "https://b:9200/es".to_owned()],
+                vec![
+                    "https://a:9201/es".to_owned(),
+                    "https://b:9200/es".to_owned()
+                ],
                 Some("elastic".to_owned()),
                 Some("p@ss:w".to_owned())
             )

@@ -134,7 +134,10 @@ mod tests {
         assert!(breaker.pass(after(3_000)).is_err(), "the pause doubled");
         assert!(breaker.pass(after(3_010)).is_ok());
         breaker.left();
-        assert!(breaker.pass(after(3_011)).is_ok(), "a caller that left does not count");
+        assert!(
+            breaker.pass(after(3_011)).is_ok(),
+            "a caller that left does not count"
+        );
         breaker.succeeded();
         assert!(breaker.pass(after(3_012)).is_ok());
         assert!(breaker.pass(after(3_012)).is_ok());

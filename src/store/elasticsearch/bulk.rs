@@ -89,7 +89,10 @@ pub async fn send(inner: &Inner, bulk: Bulk, deadline: Instant) -> Result<Outcom
     let mut delay = RETRY_MIN;
     while let Some(bulk) = waiting.pop() {
         let body = Bytes::from(bulk.body);
-        let answer = inner.client.bulk(PATH, body.clone(), Some(deadline)).await?;
+        let answer = inner
+            .client
+            .bulk(PATH, body.clone(), Some(deadline))
+            .await?;
         // Nobody else holds the bytes now, so this copies nothing.
         let bulk = Bulk {
             body: body.into(),
@@ -97,7 +100,9 @@ pub async fn send(inner: &Inner, bulk: Bulk, deadline: Instant) -> Result<Outcom
         };
         if !answer.is_success() {
             match whole_refused(&answer, &bulk)? {
-                Some(reason) => outcome.refused.extend(bulk.items.iter().map(|item| (*item, reason.clone()))),
+                Some(reason) => outcome
+                    .refused
+                    .extend(bulk.items.iter().map(|item| (*item, reason.clone()))),
                 None => {
                     let (first, second) = bulk.halves();
                     waiting.extend([second, first]);
@@ -110,12 +115,18 @@ pub async fn send(inner: &Inner, bulk: Bulk, deadline: Instant) -> Result<Outcom
             outcome.spare = bulk.body;
             continue;
         }
-        let reason = again.first().map(|(_, reason)| reason.clone()).unwrap_or_default();
+        let reason = again
+            .first()
+            .map(|(_, reason)| reason.clone())
+            .unwrap_or_default();
         if deadline <= Instant::now() + delay {
             return Err(Error::new(
                 ErrorKind::Busy,
                 "elasticsearch_busy",
-                format!("Elasticsearch has no room for {} documents: {reason}", again.len()),
+                format!(
+                    "Elasticsearch has no room for {} documents: {reason}",
+                    again.len()
+                ),
             ));
         }
         tokio::time::sleep(delay.mul_f64(rand::random_range(0.5..1.0))).await;
@@ -152,7 +163,10 @@ fn sort_out(answer: &Answer, bulk: &Bulk, outcome: &mut Outcome) -> Result<Vec<(
     let Some(items) = items else {
         return Err(Error::unavailable(
             "elasticsearch_broken_answer",
-            format!("Elasticsearch does not say what became of each of {} documents", bulk.items.len()),
+            format!(
+                "Elasticsearch does not say what became of each of {} documents",
+                bulk.items.len()
+            ),
         ));
     };
     let mut again = Vec::new();
@@ -200,20 +214,35 @@ mod tests {
     #[test]
     fn each_item_has_its_verdict() {
         let of = |status: u64, kind: &str| {
-            verdict(&json!({"create": {"status": status, "error": {"type": kind, "reason": "why"}}}))
+            verdict(
+                &json!({"create": {"status": status, "error": {"type": kind, "reason": "why"}}}),
+            )
         };
-        assert_eq!(verdict(&json!({"create": {"status": 201}})), Verdict::Stored);
-        assert_eq!(of(409, "version_conflict_engine_exception"), Verdict::Stored);
+        assert_eq!(
+            verdict(&json!({"create": {"status": 201}})),
+            Verdict::Stored
+        );
+        assert_eq!(
+            of(409, "version_conflict_engine_exception"),
+            Verdict::Stored
+        );
         assert_eq!(of(404, "index_not_found_exception"), Verdict::Homeless);
         assert_eq!(
             of(400, "document_parsing_exception"),
             Verdict::Refused("document_parsing_exception: why".to_owned())
         );
-        for (status, kind) in [(429, "es_rejected_execution_exception"), (503, "unavailable_shards_exception")] {
+        for (status, kind) in [
+            (429, "es_rejected_execution_exception"),
+            (503, "unavailable_shards_exception"),
+        ] {
             assert!(matches!(of(status, kind), Verdict::Again(_)));
         }
         assert!(matches!(verdict(&json!({})), Verdict::Again(_)));
-        for (status, kind) in [(403, "x"), (400, "index_closed_exception"), (403, "cluster_block_exception")] {
+        for (status, kind) in [
+            (403, "x"),
+            (400, "index_closed_exception"),
+            (403, "cluster_block_exception"),
+        ] {
             assert!(matches!(of(status, kind), Verdict::Stop(_)), "{kind}");
         }
     }
@@ -234,6 +263,9 @@ mod tests {
         assert_eq!(subset.items[1].entry, 2);
         assert_eq!(subset.items[1].end, 6);
         let (first, second) = bulk.halves();
-        assert_eq!((first.body, second.body), (b"a\nb\n".to_vec(), b"cc\nd\n".to_vec()));
+        assert_eq!(
+            (first.body, second.body),
+            (b"a\nb\n".to_vec(), b"cc\nd\n".to_vec())
+        );
     }
 }

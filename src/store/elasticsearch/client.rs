@@ -46,6 +46,23 @@ pub struct ClientOptions {
     pub breaker: BreakerOptions,
 }
 
+impl std::fmt::Debug for ClientOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ClientOptions")
+            .field("address", &self.address)
+            .field("has_api_key", &self.api_key.is_some())
+            .field("ca_file", &self.ca_file)
+            .field("connect_timeout", &self.connect_timeout)
+            .field("first_byte_timeout", &self.first_byte_timeout)
+            .field("total_timeout", &self.total_timeout)
+            .field("compress", &self.compress)
+            .field("response_bytes_max", &self.response_bytes_max)
+            .field("tries_max", &self.tries_max)
+            .field("breaker", &self.breaker)
+            .finish()
+    }
+}
+
 impl ClientOptions {
     pub fn new(address: Address) -> Self {
         Self {

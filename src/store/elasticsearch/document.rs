@@ -182,7 +182,13 @@ impl<'a> Making<'_, 'a> {
                 self.json(id, json);
             }
             ValueRef::Str(text) => {
-                push_tokens(&mut self.scratch.any, &mut self.scratch.words, text, &[id], self.plan);
+                push_tokens(
+                    &mut self.scratch.any,
+                    &mut self.scratch.words,
+                    text,
+                    &[id],
+                    self.plan,
+                );
                 self.text(id, text, LeafValue::Text(text));
             }
             scalar => {
@@ -276,7 +282,10 @@ impl<'a> Making<'_, 'a> {
             }
             Slot::Overflow => {
                 separate(&mut self.scratch.overflow);
-                push_string(&mut self.scratch.overflow, &overflow_term(&plan.address, whole));
+                push_string(
+                    &mut self.scratch.overflow,
+                    &overflow_term(&plan.address, whole),
+                );
                 self.needs_exact = true;
                 self.multi(id);
             }
@@ -309,7 +318,13 @@ impl<'a> Making<'_, 'a> {
                     let start = self.scratch.texts.len();
                     self.scratch.texts.push_str(text);
                     let range = start..self.scratch.texts.len();
-                    push_tokens(&mut self.scratch.any, &mut self.scratch.words, text, &levels, self.plan);
+                    push_tokens(
+                        &mut self.scratch.any,
+                        &mut self.scratch.words,
+                        text,
+                        &levels,
+                        self.plan,
+                    );
                     for id in &levels {
                         self.text(*id, text, LeafValue::Inner(range.clone()));
                     }
@@ -514,7 +529,10 @@ fn may_be_number(text: &str) -> bool {
 
 fn ip_of(text: &str) -> Option<IpAddr> {
     let looks_like = text.len() <= IP_BYTES_MAX
-        && matches!(text.as_bytes(), [b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F' | b':', ..])
+        && matches!(
+            text.as_bytes(),
+            [b'0'..=b'9' | b'a'..=b'f' | b'A'..=b'F' | b':', ..]
+        )
         && text.bytes().any(|b| b == b'.' || b == b':');
     if !looks_like {
         return None;
@@ -522,4 +540,3 @@ fn ip_of(text: &str) -> Option<IpAddr> {
     let ip: IpAddr = text.parse().ok()?;
     Some(ip.to_canonical())
 }
-

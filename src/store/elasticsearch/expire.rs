@@ -33,7 +33,7 @@ pub async fn expire(
         cleaning.run(rules, now_ns).await?;
         return Ok(cleaning.report);
     }
-    inner.state.progress_now(inner, &[]).await?;
+    inner.state.prepare(inner).await?;
     let Some(lease) = Lease::take(inner).await? else {
         tracing::debug!("another cleaner is at work");
         return Ok(RetentionReport::default());
@@ -71,7 +71,11 @@ impl<'a> Cleaning<'a> {
     }
 
     async fn run(&mut self, rules: &RetentionRules, now_ns: i64) -> Result<()> {
-        if let Some(blocked) = self.lease.as_mut().and_then(|lease| lease.left_blocked.take()) {
+        if let Some(blocked) = self
+            .lease
+            .as_mut()
+            .and_then(|lease| lease.left_blocked.take())
+        {
             unblock(self.inner, &blocked).await?;
         }
         let mut left = Vec::new();
@@ -156,7 +160,11 @@ impl<'a> Cleaning<'a> {
     }
 
     async fn drop_index(&mut self, name: &str) -> Result<()> {
-        let answer = self.inner.client.admin(Method::DELETE, &format!("/{name}"), None).await?;
+        let answer = self
+            .inner
+            .client
+            .admin(Method::DELETE, &format!("/{name}"), None)
+            .await?;
         if answer.status != 404 {
             answer.expect(&format!("drop index {name}"))?;
         }
@@ -176,7 +184,11 @@ impl<'a> Cleaning<'a> {
                 "track_total_hits": false,
             });
             let path = format!("/{index}/_search");
-            let found = self.inner.client.admin(Method::POST, &path, Some(&body)).await?;
+            let found = self
+                .inner
+                .client
+                .admin(Method::POST, &path, Some(&body))
+                .await?;
             let found = found.expect("find what is too old")?;
             let hits = found.pointer("/hits/hits").and_then(Json::as_array);
             let ids: Vec<&str> = hits
@@ -208,7 +220,12 @@ impl<'a> Cleaning<'a> {
         let answer = self.inner.client.bulk(&path, body.into(), None).await?;
         let answer = answer.expect("delete what is too old")?;
         let mut deleted = 0;
-        for item in answer.get("items").and_then(Json::as_array).into_iter().flatten() {
+        for item in answer
+            .get("items")
+            .and_then(Json::as_array)
+            .into_iter()
+            .flatten()
+        {
             match item.pointer("/delete/status").and_then(Json::as_u64) {
                 Some(200) => deleted += 1,
                 Some(404) => {}
@@ -252,10 +269,16 @@ fn share(bytes: u64, part: u64, total: u64) -> u64 {
 
 async fn count(inner: &Inner, index: &str, query: &Json) -> Result<u64> {
     let body = json!({"query": query});
-    let answer = inner.client.admin(Method::POST, &format!("/{index}/_count"), Some(&body)).await?;
+    let answer = inner
+        .client
+        .admin(Method::POST, &format!("/{index}/_count"), Some(&body))
+        .await?;
     let answer = answer.expect("count records")?;
     answer.get("count").and_then(Json::as_u64).ok_or_else(|| {
-        Error::unavailable("elasticsearch_broken_answer", "Elasticsearch does not say how many records there are")
+        Error::unavailable(
+            "elasticsearch_broken_answer",
+            "Elasticsearch does not say how many records there are",
+        )
     })
 }
 
@@ -265,7 +288,9 @@ async fn unblock(inner: &Inner, index: &str) -> Result<()> {
     let answer = inner.client.admin(Method::PUT, &path, Some(&body)).await?;
     match answer.status {
         404 => Ok(()),
-        _ => answer.expect(&format!("open index {index} to writers")).map(drop),
+        _ => answer
+            .expect(&format!("open index {index} to writers"))
+            .map(drop),
     }
 }
 

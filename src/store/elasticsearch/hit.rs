@@ -12,7 +12,9 @@ pub fn record_from_hit(hit: &Json) -> Result<Record> {
     let id = hit.get("_id").and_then(Json::as_str).unwrap_or_default();
     let broken = |what: &str| {
         let index = hit.get("_index").and_then(Json::as_str).unwrap_or_default();
-        Error::corrupt(format!("document {id} of index {index}: {what}; something else than Logyard wrote it"))
+        Error::corrupt(format!(
+            "document {id} of index {index}: {what}; something else than Logyard wrote it"
+        ))
     };
     let key = RecordKey::from_id(id).ok_or_else(|| broken("its id is not a record's"))?;
     let source = hit
@@ -21,14 +23,23 @@ pub fn record_from_hit(hit: &Json) -> Result<Record> {
         .ok_or_else(|| broken("it has no _source"))?;
     let number = |name: &str| source.get(name).and_then(Json::as_u64);
     let fields = match source.get(own::RECORD) {
-        Some(Json::String(text)) => fields_of_text(text).ok_or_else(|| broken("`logyard.record` cannot be read"))?,
+        Some(Json::String(text)) => {
+            fields_of_text(text).ok_or_else(|| broken("`logyard.record` cannot be read"))?
+        }
         Some(_) => return Err(broken("`logyard.record` is not a text")),
-        None => fields_of_source(source).ok_or_else(|| broken("a field has no value of a known type"))?,
+        None => fields_of_source(source)
+            .ok_or_else(|| broken("a field has no value of a known type"))?,
     };
     Ok(Record {
         key,
-        timestamp_digits: number(own::DIGITS).and_then(|digits| u8::try_from(digits).ok()).unwrap_or(9),
-        flags: Flags(number(own::FLAG_BITS).and_then(|bits| u32::try_from(bits).ok()).unwrap_or(0)),
+        timestamp_digits: number(own::DIGITS)
+            .and_then(|digits| u8::try_from(digits).ok())
+            .unwrap_or(9),
+        flags: Flags(
+            number(own::FLAG_BITS)
+                .and_then(|bits| u32::try_from(bits).ok())
+                .unwrap_or(0),
+        ),
         fields,
     })
 }
@@ -46,7 +57,9 @@ fn fields_of_text(text: &str) -> Option<Fields> {
             let value = match value {
                 Json::Object(wrapped) => {
                     let (kind, text) = wrapped.into_iter().next()?;
-                    let Json::String(text) = text else { return None };
+                    let Json::String(text) = text else {
+                        return None;
+                    };
                     match kind.as_str() {
                         "n" => Value::Number(text),
                         "j" => Value::Json(text),

@@ -49,7 +49,8 @@ pub async fn list(inner: &Inner) -> Result<Vec<DayIndex>> {
     for (name, about) in found.as_object().into_iter().flatten() {
         let own = format!("{alias}{name}-");
         let aliases = about.get("aliases").and_then(Json::as_object);
-        let is_own = aliases.is_some_and(|aliases| aliases.keys().any(|alias| alias.starts_with(&own)));
+        let is_own =
+            aliases.is_some_and(|aliases| aliases.keys().any(|alias| alias.starts_with(&own)));
         let day = name.strip_prefix(prefix.as_str()).and_then(day_of_name);
         if let Some(day) = day.filter(|_| is_own) {
             indices.push(DayIndex {
@@ -73,14 +74,24 @@ async fn measure(inner: &Inner, indices: &mut [DayIndex]) -> Result<()> {
         "/_cat/indices/{}*?format=json&bytes=b&h=index,docs.count,store.size,pri.store.size",
         encoded(&inner.options.index_prefix)
     );
-    let answer = inner.client.admin(Method::GET, &path, None).await?.expect("measure its indices")?;
+    let answer = inner
+        .client
+        .admin(Method::GET, &path, None)
+        .await?
+        .expect("measure its indices")?;
     let rows = answer.as_array().ok_or_else(|| {
-        Error::unavailable("elasticsearch_broken_answer", "Elasticsearch does not list its indices")
+        Error::unavailable(
+            "elasticsearch_broken_answer",
+            "Elasticsearch does not list its indices",
+        )
     })?;
     for row in rows {
         let text = |name: &str| row.get(name).and_then(Json::as_str);
         let number = |name: &str| text(name).and_then(|text| text.parse().ok()).unwrap_or(0);
-        if let Some(index) = indices.iter_mut().find(|index| Some(index.name.as_str()) == text("index")) {
+        if let Some(index) = indices
+            .iter_mut()
+            .find(|index| Some(index.name.as_str()) == text("index"))
+        {
             index.records = number("docs.count");
             index.bytes = number("pri.store.size");
             index.bytes_all = number("store.size");
@@ -99,7 +110,14 @@ mod tests {
         for day in [None, Some(10_957), Some(20_167), Some(47_481)] {
             assert_eq!(day_of_name(&index_of_day("", day)), Some(day));
         }
-        for foreign in ["", "nginx-default", "2025.3.20", "2025.13.01", "2025.03.20-old", "2025.03"] {
+        for foreign in [
+            "",
+            "nginx-default",
+            "2025.3.20",
+            "2025.13.01",
+            "2025.03.20-old",
+            "2025.03",
+        ] {
             assert_eq!(day_of_name(foreign), None, "{foreign}");
         }
     }

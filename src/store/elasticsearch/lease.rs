@@ -44,17 +44,26 @@ impl<'a> Lease<'a> {
             left_blocked: None,
         };
         let body = lease.body(None);
-        let created = inner.client.admin(Method::PUT, &path(inner, "_create"), Some(&body)).await?;
+        let created = inner
+            .client
+            .admin(Method::PUT, &path(inner, "_create"), Some(&body))
+            .await?;
         if created.status != 409 {
             lease.keep(&created)?;
             return Ok(Some(lease));
         }
-        let found = inner.client.admin(Method::GET, &path(inner, "_doc"), None).await?;
+        let found = inner
+            .client
+            .admin(Method::GET, &path(inner, "_doc"), None)
+            .await?;
         if found.status == 404 {
             return Ok(None);
         }
         let found = found.expect("say which cleaner is at work")?;
-        let until = found.pointer("/_source/until_ms").and_then(Json::as_i64).unwrap_or(0);
+        let until = found
+            .pointer("/_source/until_ms")
+            .and_then(Json::as_i64)
+            .unwrap_or(0);
         let Some((seq_no, primary_term)) = place(&found).filter(|_| until <= now_ms()) else {
             return Ok(None);
         };
@@ -69,7 +78,8 @@ impl<'a> Lease<'a> {
     }
 
     fn body(&self, blocked: Option<&str>) -> Json {
-        let lease_ms = i64::try_from(self.inner.options.cleaner_lease.as_millis()).unwrap_or(i64::MAX);
+        let lease_ms =
+            i64::try_from(self.inner.options.cleaner_lease.as_millis()).unwrap_or(i64::MAX);
         json!({
             "kind": "lock",
             "index_prefix": self.inner.options.index_prefix,
@@ -88,7 +98,11 @@ impl<'a> Lease<'a> {
             self.primary_term
         );
         let body = self.body(blocked);
-        let answer = self.inner.client.admin(Method::PUT, &fenced, Some(&body)).await?;
+        let answer = self
+            .inner
+            .client
+            .admin(Method::PUT, &fenced, Some(&body))
+            .await?;
         self.keep(&answer)
     }
 
@@ -102,7 +116,10 @@ impl<'a> Lease<'a> {
         let answer = answer.expect("note which cleaner is at work")?;
         let place = place(&answer);
         (self.seq_no, self.primary_term) = place.ok_or_else(|| {
-            Error::unavailable("elasticsearch_broken_answer", "Elasticsearch does not say where it put the cleaner's note")
+            Error::unavailable(
+                "elasticsearch_broken_answer",
+                "Elasticsearch does not say where it put the cleaner's note",
+            )
         })?;
         Ok(())
     }
@@ -115,7 +132,11 @@ impl<'a> Lease<'a> {
             self.seq_no,
             self.primary_term
         );
-        let answer = self.inner.client.admin(Method::DELETE, &fenced, None).await?;
+        let answer = self
+            .inner
+            .client
+            .admin(Method::DELETE, &fenced, None)
+            .await?;
         match answer.status {
             404 | 409 => Ok(()),
             _ => answer.expect("end the clean-up").map(drop),

@@ -66,7 +66,10 @@ pub async fn create_index(inner: &Inner) -> Result<()> {
         },
     });
     let index = options.letters_index();
-    let answer = inner.client.admin(Method::PUT, &format!("/{index}"), Some(&body)).await?;
+    let answer = inner
+        .client
+        .admin(Method::PUT, &format!("/{index}"), Some(&body))
+        .await?;
     if answer.status == 400 && answer.reason().contains("resource_already_exists") {
         return Ok(());
     }
@@ -78,7 +81,13 @@ fn id_of(inner: &Inner, position: Position) -> String {
 }
 
 /// Appends action and document of one letter.
-pub fn push_letter(out: &mut Vec<u8>, inner: &Inner, position: Position, letter: DeadLetterRef<'_>, arrival_ns: i64) {
+pub fn push_letter(
+    out: &mut Vec<u8>,
+    inner: &Inner,
+    position: Position,
+    letter: DeadLetterRef<'_>,
+    arrival_ns: i64,
+) {
     push_action(out, &alias(inner), &id_of(inner, position));
     let start = out.len();
     out.extend_from_slice(b"{\"index_prefix\":");
@@ -102,7 +111,12 @@ pub fn push_letter(out: &mut Vec<u8>, inner: &Inner, position: Position, letter:
     out.extend_from_slice(b"\",\"words\":[");
     let mut words = Vec::new();
     let raw = String::from_utf8_lossy(letter.raw);
-    for part in [letter.code, letter.reason, letter.source.unwrap_or_default(), &raw] {
+    for part in [
+        letter.code,
+        letter.reason,
+        letter.source.unwrap_or_default(),
+        &raw,
+    ] {
         push_words(&mut words, part);
     }
     out.extend_from_slice(&words);
@@ -128,7 +142,9 @@ fn letter_of(hit: &Json) -> Result<DeadLetter> {
     };
     read().ok_or_else(|| {
         let id = hit.get("_id").cloned().unwrap_or_default();
-        Error::corrupt(format!("dead letter {id} cannot be read; something else than Logyard wrote it"))
+        Error::corrupt(format!(
+            "dead letter {id} cannot be read; something else than Logyard wrote it"
+        ))
     })
 }
 
@@ -165,7 +181,12 @@ pub async fn list(inner: &Inner, request: DeadLetterRequest) -> Result<DeadLette
     Ok(page)
 }
 
-async fn older(inner: &Inner, filter: &[Json], before: Option<Position>, size: usize) -> Result<Vec<Json>> {
+async fn older(
+    inner: &Inner,
+    filter: &[Json],
+    before: Option<Position>,
+    size: usize,
+) -> Result<Vec<Json>> {
     let mut filter = filter.to_vec();
     if let Some(before) = before {
         filter.push(json!({"bool": {"should": [
@@ -214,9 +235,15 @@ pub async fn count_all(inner: &Inner) -> Result<u64> {
 pub async fn by_position(inner: &Inner, positions: Vec<Position>) -> Result<Vec<DeadLetter>> {
     let mut letters = Vec::new();
     for chunk in positions.chunks(PAGE_MAX) {
-        let ids: Vec<String> = chunk.iter().map(|position| id_of(inner, *position)).collect();
+        let ids: Vec<String> = chunk
+            .iter()
+            .map(|position| id_of(inner, *position))
+            .collect();
         let path = format!("/{}/_mget", inner.options.letters_index());
-        let answer = inner.client.admin(Method::POST, &path, Some(&json!({"ids": ids}))).await?;
+        let answer = inner
+            .client
+            .admin(Method::POST, &path, Some(&json!({"ids": ids})))
+            .await?;
         if answer.status == 404 {
             return Ok(letters);
         }
@@ -284,8 +311,14 @@ pub async fn trim(inner: &Inner) -> Result<()> {
     let path = format!("/{}/_search", inner.options.letters_index());
     let answer = inner.client.admin(Method::POST, &path, Some(&body)).await?;
     let found = answer.expect("add up the dead letters")?;
-    let held = found.pointer("/aggregations/bytes/value").and_then(Json::as_f64).unwrap_or(0.0);
-    #[expect(clippy::cast_precision_loss, reason = "a limit need not be exact to the byte")]
+    let held = found
+        .pointer("/aggregations/bytes/value")
+        .and_then(Json::as_f64)
+        .unwrap_or(0.0);
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a limit need not be exact to the byte"
+    )]
     let mut excess = held - inner.options.dead_letters_bytes_max as f64;
     while 0.0 < excess {
         let body = json!({
@@ -301,14 +334,20 @@ pub async fn trim(inner: &Inner) -> Result<()> {
             if excess <= 0.0 {
                 break;
             }
-            excess -= hit.pointer("/_source/bytes").and_then(Json::as_f64).unwrap_or(0.0);
+            excess -= hit
+                .pointer("/_source/bytes")
+                .and_then(Json::as_f64)
+                .unwrap_or(0.0);
             ids.extend(hit.get("_id").and_then(Json::as_str).map(str::to_owned));
         }
         let n_deleted = delete_ids(inner, ids.into_iter()).await?;
         if n_deleted == 0 {
             break;
         }
-        tracing::warn!(n_deleted, "the oldest dead letters are gone: there is room for `store.dead_letters_bytes_max`");
+        tracing::warn!(
+            n_deleted,
+            "the oldest dead letters are gone: there is room for `store.dead_letters_bytes_max`"
+        );
     }
     Ok(())
 }

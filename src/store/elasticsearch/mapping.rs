@@ -93,7 +93,11 @@ pub fn template(options: &ElasticsearchOptions, server: &Server) -> Json {
         set(&mut settings, "index.mode", json!("logsdb"));
         // The documents stay as they were sent; rebuilding them from columns would change them.
         set(&mut settings, "index.mapping.source.mode", json!("stored"));
-        set(&mut settings, "index.sort.field", json!(["source", own::AT_TIMESTAMP]));
+        set(
+            &mut settings,
+            "index.sort.field",
+            json!(["source", own::AT_TIMESTAMP]),
+        );
         set(&mut settings, "index.sort.order", json!(["asc", "desc"]));
     }
     if !is_logsdb || options.codec != "default" {
@@ -101,7 +105,11 @@ pub fn template(options: &ElasticsearchOptions, server: &Server) -> Json {
     }
     let mut mappings = mapping_body(fields, server.has_flat_mappings());
     set(&mut mappings, "dynamic", Json::Bool(false));
-    set(&mut mappings, "_source", json!({"excludes": [own::ANY, own::WORDS]}));
+    set(
+        &mut mappings,
+        "_source",
+        json!({"excludes": [own::ANY, own::WORDS]}),
+    );
     let prefix = &options.index_prefix;
     json!({
         "index_patterns": [format!("{prefix}2*.*.*"), format!("{prefix}other")],
@@ -150,15 +158,26 @@ impl Mappings {
     }
 
     async fn load(&self, inner: &Inner, index: &str) -> Result<Option<Json>> {
-        let answer = inner.client.admin(Method::GET, &format!("/{index}"), None).await?;
+        let answer = inner
+            .client
+            .admin(Method::GET, &format!("/{index}"), None)
+            .await?;
         if answer.status == 404 {
             return Ok(None);
         }
         let mut found = answer.expect(&format!("show index {index}"))?;
-        Ok(Some(found.get_mut(index).map(Json::take).unwrap_or_default()))
+        Ok(Some(
+            found.get_mut(index).map(Json::take).unwrap_or_default(),
+        ))
     }
 
-    async fn plan(&self, inner: &Inner, index: &str, alias: String, found: &Json) -> Result<IndexPlan> {
+    async fn plan(
+        &self,
+        inner: &Inner,
+        index: &str,
+        alias: String,
+        found: &Json,
+    ) -> Result<IndexPlan> {
         let null = Json::Null;
         let limit = found
             .pointer("/settings/index/mapping/total_fields/limit")
@@ -173,7 +192,12 @@ impl Mappings {
     }
 
     /// An index that a foreign template shaped gets Logyard's fields, or is refused.
-    async fn complete_own_fields(&self, inner: &Inner, plan: &mut IndexPlan, mapping: &Json) -> Result<()> {
+    async fn complete_own_fields(
+        &self,
+        inner: &Inner,
+        plan: &mut IndexPlan,
+        mapping: &Json,
+    ) -> Result<()> {
         let index = plan.index.clone();
         let mut missing = Vec::new();
         for (name, field) in own_fields() {
@@ -196,7 +220,10 @@ impl Mappings {
         if missing.is_empty() && is_static {
             return Ok(());
         }
-        let mut body = mapping_body(missing, mapping.get("subobjects") == Some(&Json::Bool(false)));
+        let mut body = mapping_body(
+            missing,
+            mapping.get("subobjects") == Some(&Json::Bool(false)),
+        );
         set(&mut body, "dynamic", Json::Bool(false));
         let path = format!("/{index}/_mapping");
         let answer = inner.client.admin(Method::PUT, &path, Some(&body)).await?;
@@ -259,7 +286,12 @@ impl Mappings {
         Ok(())
     }
 
-    async fn add_one_by_one(&self, inner: &Inner, plan: &mut IndexPlan, fields: &[NewField]) -> Result<()> {
+    async fn add_one_by_one(
+        &self,
+        inner: &Inner,
+        plan: &mut IndexPlan,
+        fields: &[NewField],
+    ) -> Result<()> {
         for field in fields {
             let one = std::slice::from_ref(field);
             let answer = put_fields(inner, plan, one).await?;
@@ -268,7 +300,12 @@ impl Mappings {
                 plan.added(one);
                 plan.wanted = wanted;
             } else if answer.status == 400 {
-                tracing::warn!(index = plan.index, field = field.name, reason = answer.reason(), "Elasticsearch does not take a field; its values are kept in `logyard.overflow`");
+                tracing::warn!(
+                    index = plan.index,
+                    field = field.name,
+                    reason = answer.reason(),
+                    "Elasticsearch does not take a field; its values are kept in `logyard.overflow`"
+                );
                 plan.refused(field);
             } else {
                 answer.expect("add a field")?;
@@ -292,13 +329,20 @@ fn alias_prefix(inner: &Inner, index: &str) -> String {
 }
 
 fn new_alias(inner: &Inner, index: &str) -> String {
-    format!("{}{:016x}", alias_prefix(inner, index), rand::random::<u64>())
+    format!(
+        "{}{:016x}",
+        alias_prefix(inner, index),
+        rand::random::<u64>()
+    )
 }
 
 fn alias_of(inner: &Inner, index: &str, found: &Json) -> Option<String> {
     let prefix = alias_prefix(inner, index);
     let aliases = found.get("aliases")?.as_object()?;
-    aliases.keys().find(|name| name.starts_with(&prefix)).cloned()
+    aliases
+        .keys()
+        .find(|name| name.starts_with(&prefix))
+        .cloned()
 }
 
 async fn add_alias(inner: &Inner, index: &str) -> Result<String> {
@@ -312,11 +356,13 @@ async fn add_alias(inner: &Inner, index: &str) -> Result<String> {
 async fn create(inner: &Inner, index: &str) -> Result<()> {
     let alias = new_alias(inner, index);
     let body = json!({"aliases": {alias: {}}});
-    let answer = inner.client.admin(Method::PUT, &format!("/{index}"), Some(&body)).await?;
+    let answer = inner
+        .client
+        .admin(Method::PUT, &format!("/{index}"), Some(&body))
+        .await?;
     let is_there = answer.status == 400 && answer.reason().contains("resource_already_exists");
     if is_there {
         return Ok(());
     }
     answer.expect(&format!("make index {index}")).map(drop)
 }
-

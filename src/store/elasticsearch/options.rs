@@ -5,11 +5,12 @@ use std::time::Duration;
 use crate::store::elasticsearch::client::ClientOptions;
 use crate::store::elasticsearch::read::ReadLimits;
 
-/// Whose positions the records carry. Ids and checkpoints are made of positions, so one index prefix belongs to one queue.
+/// Whose positions the records carry. Ids and checkpoints are made of positions, so one index prefix belongs to one queue. Empty: upkeep alone, which
+/// writes no records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QueueIdentity(pub String);
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct ElasticsearchOptions {
     pub client: ClientOptions,
     pub queue: QueueIdentity,

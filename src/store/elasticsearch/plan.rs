@@ -217,7 +217,10 @@ impl IndexPlan {
             };
             let slot = plan.slots.get(*kind as usize);
             let is_missing = matches!(slot, Some(Slot::Missing | Slot::Wanted));
-            if !done.insert((*id, *kind)) || !is_missing || self.fields_max <= self.n_fields + staged.len() {
+            if !done.insert((*id, *kind))
+                || !is_missing
+                || self.fields_max <= self.n_fields + staged.len()
+            {
                 continue;
             }
             let name = self.free_name(&plan.address, *kind, preferred, &staged);
@@ -244,7 +247,9 @@ impl IndexPlan {
                 && !staged.contains(name)
                 && (self.is_flat || !self.is_blocked(name, staged))
         };
-        let prefers = preferred.get(address).is_none_or(|preferred| *preferred == kind);
+        let prefers = preferred
+            .get(address)
+            .is_none_or(|preferred| *preferred == kind);
         let plain = flat_name(address);
         if kind.takes_plain_name() && prefers && is_free(&plain) {
             return plain;
@@ -358,10 +363,7 @@ mod tests {
             plan.addresses[id].slots[Kind::Text as usize],
             Slot::Field((*b"\"a~text\":").into())
         );
-        assert_eq!(
-            plan.addresses[id].slots[Kind::Bool as usize],
-            Slot::Missing
-        );
+        assert_eq!(plan.addresses[id].slots[Kind::Bool as usize], Slot::Missing);
         assert!(want(&mut plan, &[("a", Kind::Text)]).is_empty());
     }
 
@@ -399,7 +401,14 @@ mod tests {
         );
         assert_eq!(
             names,
-            ["a", "a%2Eb~long", "o~bool", "n.m", "n~long", "n%2Em%2El~text"]
+            [
+                "a",
+                "a%2Eb~long",
+                "o~bool",
+                "n.m",
+                "n~long",
+                "n%2Em%2El~text"
+            ]
         );
     }
 

@@ -132,7 +132,9 @@ impl State {
             return self.version_before_load;
         }
         let first = range.start_ns.map(|ns| ns.div_euclid(NS_PER_DAY));
-        let last = range.end_ns.map(|ns| ns.saturating_sub(1).div_euclid(NS_PER_DAY));
+        let last = range
+            .end_ns
+            .map(|ns| ns.saturating_sub(1).div_euclid(NS_PER_DAY));
         let is_in = |day: &Day| {
             day.is_none_or(|day| {
                 first.is_none_or(|first| first <= day) && last.is_none_or(|last| day <= last)
@@ -157,7 +159,11 @@ impl State {
         known.last_error = None;
         known.generation = known.generation.max(generation);
         for (partition, progress) in partitions {
-            known.partitions.entry(*partition).or_default().merge(progress);
+            known
+                .partitions
+                .entry(*partition)
+                .or_default()
+                .merge(progress);
         }
         let known = &known.partitions;
         self.searchable.send_if_modified(|checkpoint| {
@@ -193,7 +199,11 @@ impl State {
         }
         let answer = answer.expect("show how far it is indexed")?;
         let hits = answer.pointer("/hits/hits").and_then(Json::as_array);
-        for source in hits.into_iter().flatten().filter_map(|hit| hit.get("_source")) {
+        for source in hits
+            .into_iter()
+            .flatten()
+            .filter_map(|hit| hit.get("_source"))
+        {
             self.note(inner, source, &mut partitions, &mut generation)?;
         }
         Ok((partitions, generation))
@@ -230,7 +240,11 @@ impl State {
     /// What is indexed of these partitions, at this moment and not at the last look.
     pub async fn progress_now(&self, inner: &Inner, partitions: &[u32]) -> Result<Checkpoint> {
         self.prepare(inner).await?;
-        let mut ids: Vec<String> = partitions.iter().map(|partition| partition_id(inner, *partition)).collect();
+        self.is_own_queue.get_or_try_init(|| claim(inner)).await?;
+        let mut ids: Vec<String> = partitions
+            .iter()
+            .map(|partition| partition_id(inner, *partition))
+            .collect();
         ids.push(generation_id(inner));
         let path = format!("/{}/_mget", inner.options.state_index());
         let answer = inner
@@ -308,11 +322,10 @@ impl State {
         Ok(())
     }
 
-    /// Makes the index, and makes sure that this queue is the one whose positions the indices hold.
-    async fn prepare(&self, inner: &Inner) -> Result<()> {
-        self.has_index.get_or_try_init(|| create_index(inner)).await?;
-        self.is_own_queue
-            .get_or_try_init(|| claim(inner))
+    /// Makes the index.
+    pub async fn prepare(&self, inner: &Inner) -> Result<()> {
+        self.has_index
+            .get_or_try_init(|| create_index(inner))
             .await
             .map(drop)
     }
@@ -320,7 +333,9 @@ impl State {
     /// Fails if the indices belong to another queue. Claims nothing.
     pub async fn check_queue(&self, inner: &Inner) -> Result<()> {
         match owner(inner).await? {
-            Some(owner) if owner != inner.options.queue.0 => Err(foreign(inner, &owner)),
+            Some(owner) if owner != inner.options.queue.0 && !inner.options.queue.0.is_empty() => {
+                Err(foreign(inner, &owner))
+            }
             _ => Ok(()),
         }
     }
@@ -328,7 +343,10 @@ impl State {
 
 fn partition_id(inner: &Inner, partition: u32) -> String {
     let options = &inner.options;
-    format!("partition/{}/{}/{partition}", options.index_prefix, options.queue.0)
+    format!(
+        "partition/{}/{}/{partition}",
+        options.index_prefix, options.queue.0
+    )
 }
 
 fn generation_id(inner: &Inner) -> String {
@@ -357,7 +375,10 @@ async fn create_index(inner: &Inner) -> Result<()> {
         },
     });
     let index = inner.options.state_index();
-    let answer = inner.client.admin(Method::PUT, &format!("/{index}"), Some(&body)).await?;
+    let answer = inner
+        .client
+        .admin(Method::PUT, &format!("/{index}"), Some(&body))
+        .await?;
     if answer.status == 400 && answer.reason().contains("resource_already_exists") {
         return Ok(());
     }
@@ -369,7 +390,9 @@ pub fn encoded(id: &str) -> String {
     let mut out = String::with_capacity(id.len());
     for byte in id.bytes() {
         match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => out.push(char::from(byte)),
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
+                out.push(char::from(byte))
+            }
             _ => out.push_str(&format!("%{byte:02X}")),
         }
     }
@@ -377,7 +400,11 @@ pub fn encoded(id: &str) -> String {
 }
 
 async fn owner(inner: &Inner) -> Result<Option<String>> {
-    let path = format!("/{}/_doc/{}", inner.options.state_index(), encoded(&queue_id(inner)));
+    let path = format!(
+        "/{}/_doc/{}",
+        inner.options.state_index(),
+        encoded(&queue_id(inner))
+    );
     let answer = inner.client.admin(Method::GET, &path, None).await?;
     if answer.status == 404 {
         return Ok(None);
@@ -388,7 +415,14 @@ async fn owner(inner: &Inner) -> Result<Option<String>> {
 }
 
 async fn claim(inner: &Inner) -> Result<()> {
-    let path = format!("/{}/_create/{}", inner.options.state_index(), encoded(&queue_id(inner)));
+    if inner.options.queue.0.is_empty() {
+        return Err(Error::internal("upkeep does not write records"));
+    }
+    let path = format!(
+        "/{}/_create/{}",
+        inner.options.state_index(),
+        encoded(&queue_id(inner))
+    );
     let body = json!({
         "kind": "queue",
         "index_prefix": inner.options.index_prefix,
@@ -424,12 +458,20 @@ async fn put_versioned(inner: &Inner, documents: &[(String, u64, Json)]) -> Resu
     for (id, version, document) in documents {
         body.extend_from_slice(b"{\"index\":{\"_id\":");
         push_string(&mut body, id);
-        body.extend_from_slice(format!(",\"version\":{version},\"version_type\":\"external_gte\"}}}}\n{document}\n").as_bytes());
+        body.extend_from_slice(
+            format!(",\"version\":{version},\"version_type\":\"external_gte\"}}}}\n{document}\n")
+                .as_bytes(),
+        );
     }
     let path = format!("/{}/_bulk?refresh=true", inner.options.state_index());
     let answer = inner.client.bulk(&path, body.into(), None).await?;
     let answer = answer.expect("note how far it is indexed")?;
-    for item in answer.get("items").and_then(Json::as_array).into_iter().flatten() {
+    for item in answer
+        .get("items")
+        .and_then(Json::as_array)
+        .into_iter()
+        .flatten()
+    {
         let status = item.pointer("/index/status").and_then(Json::as_u64);
         // 409: another process is further already.
         if !matches!(status, Some(200 | 201 | 409)) {
@@ -470,7 +512,10 @@ mod tests {
         let two = state(&[(0, 9, &[(Some(20_000), 4), (Some(20_001), 8)])]);
         assert_eq!(one.version(&day(20_000)), two.version(&day(20_000)));
         assert_ne!(one.version(&day(20_001)), two.version(&day(20_001)));
-        assert_ne!(one.version(&TimeRange::default()), two.version(&TimeRange::default()));
+        assert_ne!(
+            one.version(&TimeRange::default()),
+            two.version(&TimeRange::default())
+        );
         let far = state(&[(0, 9, &[(Some(20_000), 4), (None, 8)])]);
         assert_ne!(one.version(&day(20_000)), far.version(&day(20_000)));
         let before = one.version(&day(3));
@@ -478,7 +523,10 @@ mod tests {
         assert_ne!(one.version(&day(3)), before, "a deletion changes all");
         one.apply(&BTreeMap::new(), 1);
         assert_ne!(one.version(&day(3)), before, "and never goes back");
-        assert_ne!(State::default().version(&day(3)), State::default().version(&day(3)));
+        assert_ne!(
+            State::default().version(&day(3)),
+            State::default().version(&day(3))
+        );
     }
 
     #[test]

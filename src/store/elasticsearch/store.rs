@@ -47,7 +47,9 @@ impl ElasticsearchStore {
             Ok(Err(error)) => {
                 tracing::error!(%error, "the store cannot be reached yet; lines are queued until it can");
             }
-            Err(_) => tracing::error!("the store does not answer yet; lines are queued until it does"),
+            Err(_) => {
+                tracing::error!("the store does not answer yet; lines are queued until it does")
+            }
         }
         let stop = CancellationToken::new();
         tokio::spawn(watch_state(
@@ -66,7 +68,11 @@ impl ElasticsearchStore {
 
 async fn first_look(inner: &Inner) -> Result<()> {
     let server = inner.client.server().await?;
-    tracing::info!(version = server.version, opensearch = server.is_opensearch, "connected to the store");
+    tracing::info!(
+        version = server.version,
+        opensearch = server.is_opensearch,
+        "connected to the store"
+    );
     inner.state.check_queue(inner).await?;
     inner.state.poll(inner).await
 }
@@ -75,7 +81,10 @@ async fn first_look(inner: &Inner) -> Result<()> {
 fn is_final(error: &Error) -> bool {
     matches!(
         error.code,
-        "store_of_another_queue" | "elasticsearch_too_old" | "elasticsearch_forbidden" | "corrupt_data"
+        "store_of_another_queue"
+            | "elasticsearch_too_old"
+            | "elasticsearch_forbidden"
+            | "corrupt_data"
     )
 }
 

@@ -40,7 +40,10 @@ fn search_path(inner: &Inner, verb: &str) -> String {
 
 async fn count(inner: &Inner) -> Result<u64> {
     let body = json!({"query": {"exists": {"field": own::NS}}});
-    let answer = inner.client.admin(Method::POST, &search_path(inner, "_count"), Some(&body)).await?;
+    let answer = inner
+        .client
+        .admin(Method::POST, &search_path(inner, "_count"), Some(&body))
+        .await?;
     let answer = answer.expect("count records")?;
     Ok(answer.get("count").and_then(Json::as_u64).unwrap_or(0))
 }
@@ -54,16 +57,25 @@ async fn edge(inner: &Inner, order: &str) -> Result<Option<i64>> {
         "query": {"exists": {"field": own::NS}},
         "sort": [{own::NS: {"order": order, "unmapped_type": "long"}}],
     });
-    let answer = inner.client.admin(Method::POST, &search_path(inner, "_search"), Some(&body)).await?;
+    let answer = inner
+        .client
+        .admin(Method::POST, &search_path(inner, "_search"), Some(&body))
+        .await?;
     let answer = answer.expect("find the oldest and the newest record")?;
     Ok(answer.pointer("/hits/hits/0/sort/0").and_then(Json::as_i64))
 }
 
 /// What is wrong with the cluster, as far as the records are concerned.
 async fn health(inner: &Inner) -> Result<Option<String>> {
-    let answer = inner.client.admin(Method::GET, "/_cluster/health", None).await?;
+    let answer = inner
+        .client
+        .admin(Method::GET, "/_cluster/health", None)
+        .await?;
     if !answer.is_success() {
-        return Ok(Some(format!("Elasticsearch does not say how it is: {}", answer.reason())));
+        return Ok(Some(format!(
+            "Elasticsearch does not say how it is: {}",
+            answer.reason()
+        )));
     }
     let health = answer.json()?;
     let number = |name: &str| health.get(name).and_then(Json::as_u64).unwrap_or(0);
@@ -121,9 +133,14 @@ pub async fn verify(inner: &Inner) -> Result<VerifyReport> {
         }
     }
     if FAULTS_MAX as u64 <= n_faults {
-        report.faults.push(format!("{n_faults} documents in all cannot be read back"));
+        report
+            .faults
+            .push(format!("{n_faults} documents in all cannot be read back"));
     }
-    if let Some(health) = health(inner).await?.filter(|health| health.contains(" red:")) {
+    if let Some(health) = health(inner)
+        .await?
+        .filter(|health| health.contains(" red:"))
+    {
         report.faults.push(health);
     }
     Ok(report)
@@ -136,10 +153,20 @@ fn fault(inner: &Inner, index: &str, hit: &Json) -> Option<String> {
     };
     let RecordKey { timestamp_ns, .. } = record.key;
     let source = hit.get("_source");
-    let stored = source.and_then(|source| source.get(own::NS)).and_then(Json::as_i64);
+    let stored = source
+        .and_then(|source| source.get(own::NS))
+        .and_then(Json::as_i64);
     if stored != Some(timestamp_ns) {
-        return Some(format!("document {} of index {index}: its time is not that of its id", record.key.to_id()));
+        return Some(format!(
+            "document {} of index {index}: its time is not that of its id",
+            record.key.to_id()
+        ));
     }
     let home = index_of(&inner.options.index_prefix, timestamp_ns);
-    (home != index).then(|| format!("document {} stands in index {index} instead of {home}", record.key.to_id()))
+    (home != index).then(|| {
+        format!(
+            "document {} stands in index {index} instead of {home}",
+            record.key.to_id()
+        )
+    })
 }

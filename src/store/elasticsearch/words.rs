@@ -35,7 +35,13 @@ pub fn push_words(any: &mut Vec<u8>, text: &str) {
 }
 
 /// The same, and for each address one element to `words`.
-pub fn push_tokens(any: &mut Vec<u8>, words: &mut Vec<u8>, text: &str, ids: &[u32], plan: &IndexPlan) {
+pub fn push_tokens(
+    any: &mut Vec<u8>,
+    words: &mut Vec<u8>,
+    text: &str,
+    ids: &[u32],
+    plan: &IndexPlan,
+) {
     let before = any.len();
     push_words(any, text);
     let start = before + usize::from(before != 0) + 1;
@@ -43,7 +49,11 @@ pub fn push_tokens(any: &mut Vec<u8>, words: &mut Vec<u8>, text: &str, ids: &[u3
         return;
     };
     for id in ids {
-        let Some(prefix) = plan.addresses.get(*id as usize).map(|plan| &plan.word_prefix) else {
+        let Some(prefix) = plan
+            .addresses
+            .get(*id as usize)
+            .map(|plan| &plan.word_prefix)
+        else {
             continue;
         };
         separate(words);
@@ -127,7 +137,9 @@ fn end_token(out: &mut Vec<u8>, at: usize) {
     if out.len() - at <= TOKEN_LOOK_BYTES {
         return;
     }
-    let token = out.get(at..).and_then(|token| std::str::from_utf8(token).ok());
+    let token = out
+        .get(at..)
+        .and_then(|token| std::str::from_utf8(token).ok());
     if let Some(Cow::Owned(hash)) = token.map(any_token) {
         out.truncate(at);
         out.extend_from_slice(hash.as_bytes());

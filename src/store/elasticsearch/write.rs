@@ -70,7 +70,10 @@ struct Writing<'a> {
 /// Returns when all entries of the batches can be found.
 pub async fn write(inner: &std::sync::Arc<Inner>, batches: Vec<QueuedBatch>) -> Result<()> {
     let mut place = inner.work.lock().await;
-    let partitions: BTreeSet<u32> = batches.iter().map(|queued| queued.first.partition).collect();
+    let partitions: BTreeSet<u32> = batches
+        .iter()
+        .map(|queued| queued.first.partition)
+        .collect();
     if partitions.is_empty() {
         return Ok(());
     }
@@ -107,7 +110,10 @@ fn marks(batches: &[QueuedBatch], covered: &Checkpoint) -> BTreeMap<u32, Progres
             if let EntryRef::Record(record) = entry
                 && covered.next_seq(partition) <= seq
             {
-                let mark = progress.days.entry(day_of(record.timestamp_ns)).or_insert(seq);
+                let mark = progress
+                    .days
+                    .entry(day_of(record.timestamp_ns))
+                    .or_insert(seq);
                 *mark = seq.max(*mark);
             }
         }
@@ -149,7 +155,11 @@ impl Writing<'_> {
     }
 
     /// Makes and sends the documents of `todo`.
-    async fn pass(&mut self, work: Work, todo: Todo) -> Result<(Work, Left), (Option<Work>, Error)> {
+    async fn pass(
+        &mut self,
+        work: Work,
+        todo: Todo,
+    ) -> Result<(Work, Left), (Option<Work>, Error)> {
         let (sender, mut receiver) = mpsc::channel::<Bulk>(1);
         let making = tokio::task::spawn_blocking({
             let batches = std::sync::Arc::clone(&self.batches);
@@ -179,9 +189,12 @@ impl Writing<'_> {
             }
         }
         drop(receiver);
-        let (mut work, mut left, has_letters) = making
-            .await
-            .map_err(|e| (None, Error::internal("making documents broke off").with_source(e)))?;
+        let (mut work, mut left, has_letters) = making.await.map_err(|e| {
+            (
+                None,
+                Error::internal("making documents broke off").with_source(e),
+            )
+        })?;
         if let Some(error) = failed {
             return Err((Some(work), error));
         }
@@ -193,7 +206,12 @@ impl Writing<'_> {
     }
 
     /// Buries what was refused, and notes what is to be made again.
-    async fn settle(&mut self, work: &mut Work, outcomes: Vec<Outcome>, left: &mut Left) -> Result<()> {
+    async fn settle(
+        &mut self,
+        work: &mut Work,
+        outcomes: Vec<Outcome>,
+        left: &mut Left,
+    ) -> Result<()> {
         let mut refused = Vec::new();
         for mut outcome in outcomes {
             if work.spare.len() <= self.inner.options.bulks_in_flight_max + 1 {
@@ -252,8 +270,18 @@ impl Writing<'_> {
                 source,
                 raw: &raw,
             };
-            tracing::error!(position = position.to_text(), reason, "Elasticsearch refused a record; it is a dead letter now");
-            letters::push_letter(&mut bulk.body, self.inner, position, letter, queued.batch.arrival_ns());
+            tracing::error!(
+                position = position.to_text(),
+                reason,
+                "Elasticsearch refused a record; it is a dead letter now"
+            );
+            letters::push_letter(
+                &mut bulk.body,
+                self.inner,
+                position,
+                letter,
+                queued.batch.arrival_ns(),
+            );
             bulk.items.push(Item {
                 end: bulk.body.len(),
                 ..*item
@@ -303,7 +331,10 @@ impl Writing<'_> {
             .values()
             .flat_map(|progress| progress.days.keys().copied())
             .collect();
-        let mut indices: Vec<String> = days.into_iter().map(|day| index_of_day(prefix, day)).collect();
+        let mut indices: Vec<String> = days
+            .into_iter()
+            .map(|day| index_of_day(prefix, day))
+            .collect();
         if self.has_letters {
             indices.push(self.inner.options.letters_index());
         }
@@ -320,14 +351,22 @@ impl Writing<'_> {
 /// Makes what was written into these indices searchable. Ones that are gone have nothing to show.
 pub async fn refresh(inner: &Inner, indices: &[String]) -> Result<()> {
     for chunk in indices.chunks(INDICES_MAX) {
-        let path = format!("/{}/_refresh?ignore_unavailable=true&allow_no_indices=true", chunk.join(","));
+        let path = format!(
+            "/{}/_refresh?ignore_unavailable=true&allow_no_indices=true",
+            chunk.join(",")
+        );
         let answer = inner.client.admin(Method::POST, &path, None).await?;
         let answer = answer.expect("refresh the indices")?;
-        let failed = answer.pointer("/_shards/failed").and_then(serde_json::Value::as_u64);
+        let failed = answer
+            .pointer("/_shards/failed")
+            .and_then(serde_json::Value::as_u64);
         if failed != Some(0) {
             return Err(Error::unavailable(
                 "elasticsearch_unavailable",
-                format!("Elasticsearch could not refresh {}: {answer}", chunk.join(", ")),
+                format!(
+                    "Elasticsearch could not refresh {}: {answer}",
+                    chunk.join(", ")
+                ),
             ));
         }
     }
@@ -392,7 +431,14 @@ fn make(
                         has_at_timestamp: plan.has_at_timestamp(),
                     };
                     let keys = keys.entry(day).or_default();
-                    if !push_document(&mut bulk.body, plan, keys, &mut work.scratch, &mut leaves, &of) {
+                    if !push_document(
+                        &mut bulk.body,
+                        plan,
+                        keys,
+                        &mut work.scratch,
+                        &mut leaves,
+                        &of,
+                    ) {
                         left.entries.push((batch, entry));
                         continue;
                     }
@@ -408,7 +454,10 @@ fn make(
                     body: work.spare.pop().unwrap_or_default(),
                     items: Vec::with_capacity(bulk.items.len()),
                 };
-                if sender.blocking_send(std::mem::replace(&mut bulk, next)).is_err() {
+                if sender
+                    .blocking_send(std::mem::replace(&mut bulk, next))
+                    .is_err()
+                {
                     return (work, left, has_letters);
                 }
             }

@@ -20,7 +20,11 @@ pub fn queued(records: &[Record]) -> QueuedBatch {
         for (key, value) in &record.fields {
             builder.field(key, value.as_value_ref());
         }
-        builder.end_record(record.key.timestamp_ns, record.timestamp_digits, record.flags);
+        builder.end_record(
+            record.key.timestamp_ns,
+            record.timestamp_digits,
+            record.flags,
+        );
     }
     QueuedBatch {
         first: records[0].key.position,
@@ -44,7 +48,9 @@ fn hits(plan: &mut IndexPlan, records: &[Record]) -> Vec<Json> {
     let mut scratch = Scratch::default();
     let mut leaves = Vec::new();
     for (entry, record) in queued.batch.entries().zip(records) {
-        let EntryRef::Record(found) = entry else { panic!() };
+        let EntryRef::Record(found) = entry else {
+            panic!()
+        };
         let of = Entry {
             record: found,
             key: record.key,
@@ -56,17 +62,29 @@ fn hits(plan: &mut IndexPlan, records: &[Record]) -> Vec<Json> {
             assert!(out.is_empty());
             let fields = plan.new_fields(&Preferred::new());
             plan.added(&fields);
-            assert!(push_document(&mut out, plan, &mut keys, &mut scratch, &mut leaves, &of));
+            assert!(push_document(
+                &mut out,
+                plan,
+                &mut keys,
+                &mut scratch,
+                &mut leaves,
+                &of
+            ));
         }
         let text = String::from_utf8(out).unwrap();
         let lines: Vec<&str> = text.lines().collect();
-        let [action, document] = lines[..] else { panic!("{text}") };
+        let [action, document] = lines[..] else {
+            panic!("{text}")
+        };
         let action: Json = serde_json::from_str(action).unwrap();
         let mut source: Json = serde_json::from_str(document).unwrap();
         // A member that stands twice would be refused by the server and is swallowed by this parser.
         let n_members = source.as_object().unwrap().len();
         assert_eq!(n_members, count_members(document), "{document}");
-        source.as_object_mut().unwrap().retain(|name, _| name != own::ANY && name != own::WORDS);
+        source
+            .as_object_mut()
+            .unwrap()
+            .retain(|name, _| name != own::ANY && name != own::WORDS);
         hits.push(json!({"_id": action["create"]["_id"], "_source": source}));
     }
     hits
@@ -119,15 +137,33 @@ fn value() -> impl Strategy<Value = Value> {
         proptest::strategy::Just(Value::Null),
         any::<bool>().prop_map(Value::Bool),
         any::<i64>().prop_map(Value::Int),
-        prop_oneof![-1e6_f64..1e6, any::<f64>().prop_filter("finite", |f| f.is_finite())].prop_map(Value::Float),
-        prop_oneof!["-?[1-9][0-9]{18,400}", "-?[0-9]{1,3}\\.[0-9]{1,30}(e-?[0-9]{1,4})?"].prop_map(Value::Number),
-        prop_oneof![".{0,20}", "[a-c .]{0,300}", "[0-9.:]{1,12}", "(ab ){0,40000}"].prop_map(Value::Str),
+        prop_oneof![
+            -1e6_f64..1e6,
+            any::<f64>().prop_filter("finite", |f| f.is_finite())
+        ]
+        .prop_map(Value::Float),
+        prop_oneof![
+            "-?[1-9][0-9]{18,400}",
+            "-?[0-9]{1,3}\\.[0-9]{1,30}(e-?[0-9]{1,4})?"
+        ]
+        .prop_map(Value::Number),
+        prop_oneof![
+            ".{0,20}",
+            "[a-c .]{0,300}",
+            "[0-9.:]{1,12}",
+            "(ab ){0,40000}"
+        ]
+        .prop_map(Value::Str),
         json_text().prop_map(Value::Json),
     ]
 }
 
 fn key() -> impl Strategy<Value = String> {
-    let segment = prop_oneof!["[ab]", "[a-c._~%* é\"\\\\]{0,3}", "level|source|message|timestamp|logyard|keyword|_id"];
+    let segment = prop_oneof![
+        "[ab]",
+        "[a-c._~%* é\"\\\\]{0,3}",
+        "level|source|message|timestamp|logyard|keyword|_id"
+    ];
     let path = proptest::collection::vec(segment, 1..4).prop_map(|path: Vec<String>| {
         let mut key = String::new();
         for (index, segment) in path.iter().enumerate() {
@@ -139,8 +175,12 @@ fn key() -> impl Strategy<Value = String> {
 }
 
 fn fields() -> impl Strategy<Value = Vec<(Arc<str>, Value)>> {
-    proptest::collection::btree_map(key(), value(), 0..8)
-        .prop_map(|fields| fields.into_iter().map(|(key, value)| (key.into(), value)).collect())
+    proptest::collection::btree_map(key(), value(), 0..8).prop_map(|fields| {
+        fields
+            .into_iter()
+            .map(|(key, value)| (key.into(), value))
+            .collect()
+    })
 }
 
 fn record() -> impl Strategy<Value = Record> {
@@ -150,14 +190,16 @@ fn record() -> impl Strategy<Value = Record> {
         proptest::strategy::Just(i64::MAX),
         1_742_428_740_000_000_000_i64..1_742_600_000_000_000_000,
     ];
-    (time, 0_u8..10, 0_u32..256, fields()).prop_map(|(timestamp_ns, digits, flags, fields)| Record {
-        key: RecordKey {
-            timestamp_ns,
-            position: Position::default(),
-        },
-        timestamp_digits: digits,
-        flags: Flags(flags),
-        fields,
+    (time, 0_u8..10, 0_u32..256, fields()).prop_map(|(timestamp_ns, digits, flags, fields)| {
+        Record {
+            key: RecordKey {
+                timestamp_ns,
+                position: Position::default(),
+            },
+            timestamp_digits: digits,
+            flags: Flags(flags),
+            fields,
+        }
     })
 }
 
@@ -190,7 +232,10 @@ fn one(fields: &[(&str, Value)]) -> Record {
         },
         timestamp_digits: 3,
         flags: Flags(5),
-        fields: fields.iter().map(|(key, value)| ((*key).into(), value.clone())).collect(),
+        fields: fields
+            .iter()
+            .map(|(key, value)| ((*key).into(), value.clone()))
+            .collect(),
     }
 }
 
@@ -205,7 +250,10 @@ fn a_document_says_what_the_questions_need() {
         ("http.status", Value::Int(500)),
         ("big", Value::Number("18446744073709551616".to_owned())),
         ("nothing", Value::Null),
-        ("tags", Value::Json(r#"["a",{"b.c":[1,"10.0.0.7"]},{"d":[]},{"e":null}]"#.to_owned())),
+        (
+            "tags",
+            Value::Json(r#"["a",{"b.c":[1,"10.0.0.7"]},{"d":[]},{"e":null}]"#.to_owned()),
+        ),
         ("a.b", text("12")),
         ("a\\.b", Value::Bool(true)),
     ]);
@@ -213,27 +261,54 @@ fn a_document_says_what_the_questions_need() {
     let hits = hits(&mut plan, &[record]);
     let source = &hits[0]["_source"];
     let list = |name: &str| -> Vec<&str> {
-        source[name].as_array().unwrap().iter().map(|element| element.as_str().unwrap()).collect()
+        source[name]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|element| element.as_str().unwrap())
+            .collect()
     };
     assert_eq!(source["timestamp"], "2025-03-20T12:00:00.123456789Z");
     assert_eq!(source[own::NS], 1_742_472_000_123_456_789_i64);
     assert_eq!(source[own::MS], 1_742_472_000_123_i64);
-    assert_eq!((&source[own::PARTITION], &source[own::SEQ]), (&json!(2), &json!(9)));
+    assert_eq!(
+        (&source[own::PARTITION], &source[own::SEQ]),
+        (&json!(2), &json!(9))
+    );
     assert_eq!(list(own::FLAGS), ["arrival_time", "timestamp_year_guessed"]);
     let mut fields = list(own::FIELDS);
     fields.sort_unstable();
     assert_eq!(
         fields,
-        ["a.b", "big", "http.status", "level", "tags", "tags.b", "tags.b.c", "tags.d"]
+        [
+            "a.b",
+            "big",
+            "http.status",
+            "level",
+            "tags",
+            "tags.b",
+            "tags.b.c",
+            "tags.d"
+        ]
     );
     let mut multi = list(own::MULTI);
     multi.sort_unstable();
-    assert_eq!(multi, ["a.b", "big", "tags", "tags.b", "tags.b.c", "tags.d"]);
-    assert_eq!(list(own::SCALARS), ["i:500", "n:18446744073709551616", "i:1", "b:true"]);
+    assert_eq!(
+        multi,
+        ["a.b", "big", "tags", "tags.b", "tags.b.c", "tags.d"]
+    );
+    assert_eq!(
+        list(own::SCALARS),
+        ["i:500", "n:18446744073709551616", "i:1", "b:true"]
+    );
     assert_eq!(source["http.status"], 500);
     assert_eq!(source["tags"], json!(["a", "10.0.0.7"]));
     assert_eq!(source["tags~long"], 1);
-    assert_eq!(source["tags.b~long"], Json::Null, "its first value takes the plain name");
+    assert_eq!(
+        source["tags.b~long"],
+        Json::Null,
+        "its first value takes the plain name"
+    );
     assert_eq!(source["tags.b"], 1);
     assert_eq!(source["tags.b.c~text"], "10.0.0.7");
     assert_eq!(source["tags.b.c~ip"], "10.0.0.7");
@@ -268,7 +343,11 @@ fn long_texts_and_overflow_are_marked() {
     let source = &hits[0]["_source"];
     assert_eq!(source[own::LONG], json!(["message"]));
     assert_eq!(source[own::OVERFLOW], Json::Null, "three more fit");
-    let more = one(&[("e", text("f")), ("g", Value::Int(1)), ("message", text("m"))]);
+    let more = one(&[
+        ("e", text("f")),
+        ("g", Value::Int(1)),
+        ("message", text("m")),
+    ]);
     let hits = self::hits(&mut plan, &[more]);
     let source = &hits[0]["_source"];
     assert_eq!(source["e"], "f");

@@ -36,7 +36,8 @@ impl Server {
     /// Options with prefixes that were never used.
     pub fn options(&self) -> ElasticsearchOptions {
         let name = format!("t{:012x}", rand::random::<u64>() >> 16);
-        let mut options = ElasticsearchOptions::new(client_options(), QueueIdentity(format!("test-{name}")));
+        let mut options =
+            ElasticsearchOptions::new(client_options(), QueueIdentity(format!("test-{name}")));
         options.index_prefix = format!("{name}-logs-");
         options.state_prefix = format!("{name}-own-");
         options.replicas = 0;
@@ -58,8 +59,16 @@ impl Server {
                 let path = format!("/{prefix}*?expand_wildcards=all");
                 let answer = client.admin(Method::GET, &path, None).await.unwrap();
                 let found = answer.json().unwrap();
-                for index in found.as_object().into_iter().flatten().map(|(name, _)| name) {
-                    client.admin(Method::DELETE, &format!("/{index}"), None).await.unwrap();
+                for index in found
+                    .as_object()
+                    .into_iter()
+                    .flatten()
+                    .map(|(name, _)| name)
+                {
+                    client
+                        .admin(Method::DELETE, &format!("/{index}"), None)
+                        .await
+                        .unwrap();
                 }
             }
             let path = format!("/_index_template/{}", template_name(&options));
