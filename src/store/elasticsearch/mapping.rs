@@ -270,7 +270,7 @@ impl Mappings {
 
     /// After a refusal: what does the index have now?
     async fn look_again(&self, inner: &Inner, plan: &mut IndexPlan, answer: &Answer) -> Result<()> {
-        if answer.status != 400 {
+        if answer.status != 400 && answer.status != 404 {
             answer.expect("add fields")?;
         }
         let Some(found) = self.load(inner, &plan.index).await? else {

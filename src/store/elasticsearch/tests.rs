@@ -3,6 +3,7 @@
 mod documents;
 mod fake;
 mod faults;
+mod mixed;
 pub(super) mod server;
 mod upkeep;
 

@@ -142,6 +142,8 @@ impl Writing<'_> {
                 return (Some(work), finished);
             }
             if let Err(error) = self.provide(&mut work, &left).await {
+                // The next try looks at the indices anew.
+                work.plans.clear();
                 return (Some(work), Err(error));
             }
             todo = Todo::These(left.entries);

@@ -97,9 +97,12 @@ impl Fake {
                         let fake = fake.clone();
                         async move { fake.handle(request).await }
                     });
-                    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+                    let builder =
+                        hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
                     // A handler that fails cuts the connection.
-                    let _ = builder.serve_connection(TokioIo::new(stream), service).await;
+                    let _ = builder
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await;
                 });
             }
         });
@@ -134,17 +137,28 @@ impl Fake {
     /// All records held, over all daily indices.
     pub fn records(&self) -> Vec<Json> {
         let held = self.held.lock();
-        let daily = held.indices.iter().filter(|(name, _)| name.starts_with("logs-"));
-        daily.flat_map(|(_, documents)| documents.values().cloned()).collect()
+        let daily = held
+            .indices
+            .iter()
+            .filter(|(name, _)| name.starts_with("logs-"));
+        daily
+            .flat_map(|(_, documents)| documents.values().cloned())
+            .collect()
     }
 
     pub fn letters(&self) -> Vec<Json> {
         let held = self.held.lock();
         let letters = held.indices.get("logyard-dead-letters");
-        letters.into_iter().flat_map(|documents| documents.values().cloned()).collect()
+        letters
+            .into_iter()
+            .flat_map(|documents| documents.values().cloned())
+            .collect()
     }
 
-    async fn handle(&self, request: Request<Incoming>) -> Result<Response<Full<Bytes>>, std::io::Error> {
+    async fn handle(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<Response<Full<Bytes>>, std::io::Error> {
         let (head, body) = request.into_parts();
         let body = match body.collect().await {
             Ok(body) => body.to_bytes(),
@@ -158,7 +172,11 @@ impl Fake {
         let body = match encoding.as_deref() {
             Some("gzip") => {
                 let mut plain = Vec::new();
-                std::io::Read::read_to_end(&mut flate2::read::GzDecoder::new(&body[..]), &mut plain).unwrap();
+                std::io::Read::read_to_end(
+                    &mut flate2::read::GzDecoder::new(&body[..]),
+                    &mut plain,
+                )
+                .unwrap();
                 plain
             }
             _ => body.to_vec(),
@@ -177,7 +195,10 @@ impl Fake {
             (&Method::POST, "/_bulk") => self.bulk(&body).await,
             _ => {
                 let (status, body) = self.admin(&head.method, &path, &body);
-                Ending::Whole(StatusCode::from_u16(status).unwrap(), body.to_string().into())
+                Ending::Whole(
+                    StatusCode::from_u16(status).unwrap(),
+                    body.to_string().into(),
+                )
             }
         };
         match ending {
@@ -199,7 +220,12 @@ impl Fake {
         let lines: Vec<&str> = text.lines().collect();
         let documents: Vec<(Json, Json)> = lines
             .chunks(2)
-            .map(|pair| (serde_json::from_str(pair[0]).unwrap(), serde_json::from_str(pair[1]).unwrap()))
+            .map(|pair| {
+                (
+                    serde_json::from_str(pair[0]).unwrap(),
+                    serde_json::from_str(pair[1]).unwrap(),
+                )
+            })
             .collect();
         let (fault, delay) = {
             let mut held = self.held.lock();
@@ -208,7 +234,9 @@ impl Fake {
             held.in_work.1 = held.in_work.1.max(held.in_work.0);
             let fault = match held.faults.front() {
                 // Stays until the requests are small enough.
-                Some(Fault::TooLargeBeyond(max)) if *max < documents.len() => Some(Fault::Status(413, "too large")),
+                Some(Fault::TooLargeBeyond(max)) if *max < documents.len() => {
+                    Some(Fault::Status(413, "too large"))
+                }
                 Some(Fault::TooLargeBeyond(_)) => None,
                 _ => held.faults.pop_front(),
             };
@@ -222,7 +250,9 @@ impl Fake {
                 Ending::Whole(StatusCode::from_u16(status).unwrap(), body.into())
             }
             Some(Fault::Hang) => Ending::Never,
-            Some(Fault::Items(items)) => Ending::Whole(StatusCode::OK, self.store_items(&documents, &items)),
+            Some(Fault::Items(items)) => {
+                Ending::Whole(StatusCode::OK, self.store_items(&documents, &items))
+            }
             Some(Fault::HangAfter) => {
                 self.store_items(&documents, &[]);
                 Ending::Never
@@ -239,7 +269,9 @@ impl Fake {
                 self.store_items(&documents, &[]);
                 Ending::Whole(StatusCode::OK, b"{\"errors\":false,\"items\":[]}".to_vec())
             }
-            Some(Fault::TooLargeBeyond(_)) | None => Ending::Whole(StatusCode::OK, self.store_items(&documents, &[])),
+            Some(Fault::TooLargeBeyond(_)) | None => {
+                Ending::Whole(StatusCode::OK, self.store_items(&documents, &[]))
+            }
         }
     }
 
@@ -249,7 +281,8 @@ impl Fake {
         for (index, (action, document)) in documents.iter().enumerate() {
             let action = &action["create"];
             let alias = action["_index"].as_str().unwrap();
-            if let Some((_, status, kind)) = failing.iter().find(|(failing, ..)| *failing == index) {
+            if let Some((_, status, kind)) = failing.iter().find(|(failing, ..)| *failing == index)
+            {
                 items.push(json!({"create": {"status": status, "error": {"type": kind, "reason": "as told"}}}));
                 continue;
             }
@@ -274,7 +307,10 @@ impl Fake {
         let mut held = self.held.lock();
         let parts: Vec<&str> = path.trim_matches('/').split('/').collect();
         let json = || serde_json::from_slice::<Json>(body).unwrap_or_default();
-        let missing = (404, json!({"error": {"type": "index_not_found_exception", "reason": path}}));
+        let missing = (
+            404,
+            json!({"error": {"type": "index_not_found_exception", "reason": path}}),
+        );
         match (method.as_str(), &parts[..]) {
             ("GET", [""]) => (200, json!({"version": {"number": "8.19.9"}})),
             ("PUT", ["_index_template", _]) | ("PUT", [_, "_create", _]) => (200, json!({})),
@@ -299,12 +335,20 @@ impl Fake {
                         .filter(|(_, of)| of == index)
                         .map(|(alias, _)| (alias.clone(), json!({})))
                         .collect();
-                    (200, json!({*index: {"mappings": mapping, "aliases": aliases, "settings": {"index": {"mapping": {"total_fields": {"limit": "5000"}}}}}}))
+                    (
+                        200,
+                        json!({*index: {"mappings": mapping, "aliases": aliases, "settings": {"index": {"mapping": {"total_fields": {"limit": "5000"}}}}}}),
+                    )
                 }
             },
             ("PUT", [index, "_mapping"]) => {
-                let added = json()["properties"].as_object().cloned().unwrap_or_default();
-                let properties = held.mappings.get_mut(*index).unwrap()["properties"].as_object_mut().unwrap();
+                let added = json()["properties"]
+                    .as_object()
+                    .cloned()
+                    .unwrap_or_default();
+                let properties = held.mappings.get_mut(*index).unwrap()["properties"]
+                    .as_object_mut()
+                    .unwrap();
                 properties.extend(added);
                 (200, json!({}))
             }
@@ -314,7 +358,8 @@ impl Fake {
                 let docs: Vec<Json> = ids
                     .iter()
                     .map(|id| {
-                        let found = documents.and_then(|documents| documents.get(id.as_str().unwrap()));
+                        let found =
+                            documents.and_then(|documents| documents.get(id.as_str().unwrap()));
                         json!({"_id": id, "found": found.is_some(), "_source": found})
                     })
                     .collect();
@@ -328,15 +373,24 @@ impl Fake {
                     let action: Json = serde_json::from_str(pair[0]).unwrap();
                     let id = action["index"]["_id"].as_str().unwrap().to_owned();
                     let document = serde_json::from_str(pair[1]).unwrap();
-                    held.indices.entry((*index).to_owned()).or_default().insert(id, document);
+                    held.indices
+                        .entry((*index).to_owned())
+                        .or_default()
+                        .insert(id, document);
                     items.push(json!({"index": {"status": 200}}));
                 }
                 (200, json!({"items": items}))
             }
             ("POST", [_, "_refresh"]) => (200, json!({"_shards": {"failed": 0}})),
-            ("POST", [_, "_search"]) => (200, json!({"hits": {"hits": []}, "aggregations": {"bytes": {"value": 0}}})),
+            ("POST", [_, "_search"]) => (
+                200,
+                json!({"hits": {"hits": []}, "aggregations": {"bytes": {"value": 0}}}),
+            ),
             ("GET", [_, "_doc", _]) => missing,
-            _ => (400, json!({"error": {"type": "unknown_to_the_fake", "reason": format!("{method} {path}")}})),
+            _ => (
+                400,
+                json!({"error": {"type": "unknown_to_the_fake", "reason": format!("{method} {path}")}}),
+            ),
         }
     }
 }

@@ -12,8 +12,13 @@ use crate::store::elasticsearch::client::{Client, ClientOptions, Method};
 use crate::store::elasticsearch::tests::fake::{Fake, Fault, silent_server};
 
 fn records(first: u64, count: u64) -> QueuedBatch {
-    let texts: Vec<String> = (first..first + count).map(|seq| format!("line {seq}")).collect();
-    let fields: Vec<[(&str, ValueRef<'_>); 1]> = texts.iter().map(|text| [("message", ValueRef::Str(text))]).collect();
+    let texts: Vec<String> = (first..first + count)
+        .map(|seq| format!("line {seq}"))
+        .collect();
+    let fields: Vec<[(&str, ValueRef<'_>); 1]> = texts
+        .iter()
+        .map(|text| [("message", ValueRef::Str(text))])
+        .collect();
     let lines: Vec<Line<'_>> = fields.iter().map(|fields| (NOON_NS, &fields[..])).collect();
     batch(first, NOON_NS, &lines)
 }
@@ -26,7 +31,10 @@ async fn write_until_taken(store: &dyn Store, batches: Vec<QueuedBatch>) -> usiz
             Ok(()) => return tries,
             Err(error) => {
                 assert!(
-                    matches!(error.kind, ErrorKind::Unavailable | ErrorKind::Busy | ErrorKind::Timeout),
+                    matches!(
+                        error.kind,
+                        ErrorKind::Unavailable | ErrorKind::Busy | ErrorKind::Timeout
+                    ),
                     "{error:?} would bury records"
                 );
                 assert!(started.elapsed() < Duration::from_secs(20), "{error}");
@@ -38,7 +46,11 @@ async fn write_until_taken(store: &dyn Store, batches: Vec<QueuedBatch>) -> usiz
 }
 
 fn seqs(fake: &Fake) -> Vec<u64> {
-    let mut seqs: Vec<u64> = fake.records().iter().map(|record| record["logyard.seq"].as_u64().unwrap()).collect();
+    let mut seqs: Vec<u64> = fake
+        .records()
+        .iter()
+        .map(|record| record["logyard.seq"].as_u64().unwrap())
+        .collect();
     seqs.sort_unstable();
     seqs
 }
@@ -52,7 +64,10 @@ async fn whatever_fails_every_record_is_stored_once() {
         Fault::Status(500, "bug"),
         Fault::Status(401, "who are you"),
         Fault::Status(404, "a wrong path on the way"),
-        Fault::Items(vec![(0, 429, "es_rejected_execution_exception"), (3, 503, "unavailable_shards_exception")]),
+        Fault::Items(vec![
+            (0, 429, "es_rejected_execution_exception"),
+            (3, 503, "unavailable_shards_exception"),
+        ]),
         Fault::Items(vec![(2, 403, "cluster_block_exception")]),
         Fault::Items(vec![(1, 404, "index_not_found_exception")]),
         Fault::Hang,
@@ -86,13 +101,19 @@ async fn what_is_refused_for_itself_becomes_a_dead_letter_whole() {
         (4, 409, "version_conflict_engine_exception"),
     ])]);
     assert_eq!(write_until_taken(&store, vec![records(1, 6)]).await, 1);
-    assert_eq!(seqs(&fake), [0, 1, 3, 4, 6], "5 was there already, said the server");
+    assert_eq!(
+        seqs(&fake),
+        [0, 1, 3, 4, 6],
+        "5 was there already, said the server"
+    );
     let letters = fake.letters();
     assert_eq!(letters.len(), 1);
     assert_eq!(letters[0]["seq"], 2);
     assert_eq!(letters[0]["reason"], "document_parsing_exception: as told");
     use base64::Engine as _;
-    let raw = base64::engine::general_purpose::STANDARD.decode(letters[0]["raw"].as_str().unwrap()).unwrap();
+    let raw = base64::engine::general_purpose::STANDARD
+        .decode(letters[0]["raw"].as_str().unwrap())
+        .unwrap();
     let raw: serde_json::Value = serde_json::from_slice(&raw).unwrap();
     assert_eq!(raw["message"], "line 2");
     assert_eq!(raw["timestamp"], "2025-03-20T12:00:00.000Z");
@@ -109,7 +130,11 @@ async fn a_bulk_that_is_too_large_is_sent_in_parts() {
     fake.held.lock().faults.clear();
     fake.fail([Fault::TooLargeBeyond(0)]);
     let error = store.write(vec![records(11, 1)]).await.unwrap_err();
-    assert_eq!(error.kind, ErrorKind::Unavailable, "not even its dead letter is taken");
+    assert_eq!(
+        error.kind,
+        ErrorKind::Unavailable,
+        "not even its dead letter is taken"
+    );
     fake.held.lock().faults.clear();
     write_until_taken(&store, vec![records(11, 1)]).await;
     assert_eq!(seqs(&fake).len(), 12);
@@ -130,7 +155,10 @@ async fn an_index_that_was_dropped_is_made_again() {
     assert_eq!(seqs(&fake), [3, 4, 5]);
     let held = fake.held.lock();
     let mapping = &held.mappings["logs-2025.03.20"]["properties"];
-    assert_eq!(mapping["message"]["type"], "text", "with the fields that the records need");
+    assert_eq!(
+        mapping["message"]["type"], "text",
+        "with the fields that the records need"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,18 +168,31 @@ async fn several_bulks_are_under_way_at_once_and_no_more() {
     options.bulk_bytes_max = 2_000;
     options.bulks_in_flight_max = 3;
     options.client.compress = true;
-    let store = crate::store::elasticsearch::ElasticsearchStore::connect(options).await.unwrap();
+    let store = crate::store::elasticsearch::ElasticsearchStore::connect(options)
+        .await
+        .unwrap();
     fake.held.lock().delay = Duration::from_millis(20);
     let next_day: Line<'_> = (NOON_NS + DAY_NS, &[]);
-    write_until_taken(&store, vec![records(0, 100), batch(100, NOON_NS, &[next_day])]).await;
+    write_until_taken(
+        &store,
+        vec![records(0, 100), batch(100, NOON_NS, &[next_day])],
+    )
+    .await;
     assert_eq!(seqs(&fake).len(), 101);
     let held = fake.held.lock();
     assert_eq!(held.in_work.1, 3);
     assert!(20 < held.bulks.len(), "{:?}", held.bulks);
-    assert!(held.encodings.iter().any(|encoding| encoding.as_deref() == Some("gzip")));
+    assert!(
+        held.encodings
+            .iter()
+            .any(|encoding| encoding.as_deref() == Some("gzip"))
+    );
     let state = &held.indices["logyard-state"]["partition/logs-/fake/0"];
     assert_eq!(state["next"], 101);
-    assert_eq!(state["days"], serde_json::json!({"20167": 99, "20168": 100}));
+    assert_eq!(
+        state["days"],
+        serde_json::json!({"20167": 99, "20168": 100})
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -161,12 +202,19 @@ async fn a_dead_server_is_answered_for_at_once_and_found_again() {
     write_until_taken(&store, vec![records(0, 1)]).await;
     fake.held.lock().is_down = true;
     for _ in 0..3 {
-        assert_eq!(store.write(vec![records(1, 1)]).await.unwrap_err().kind, ErrorKind::Unavailable);
+        assert_eq!(
+            store.write(vec![records(1, 1)]).await.unwrap_err().kind,
+            ErrorKind::Unavailable
+        );
     }
     let n_requests = fake.held.lock().n_requests;
     let started = Instant::now();
     let error = store.write(vec![records(1, 1)]).await.unwrap_err();
-    assert!(started.elapsed() < Duration::from_millis(100), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_millis(100),
+        "{:?}",
+        started.elapsed()
+    );
     assert!(error.message.contains("it is tried again in"), "{error}");
     assert_eq!(fake.held.lock().n_requests, n_requests);
     fake.held.lock().is_down = false;
@@ -193,11 +241,20 @@ async fn a_silent_server_is_cut() {
         assert_eq!(error.kind, ErrorKind::Timeout, "{error}");
         assert!(started.elapsed() < Duration::from_secs(2));
         let cancel = Cancel::after(Duration::from_millis(50));
-        let error = client.ask(Method::GET, "/", None, &cancel).await.unwrap_err();
-        assert_eq!((error.kind, error.code), (ErrorKind::Timeout, "query_timeout"));
+        let error = client
+            .ask(Method::GET, "/", None, &cancel)
+            .await
+            .unwrap_err();
+        assert_eq!(
+            (error.kind, error.code),
+            (ErrorKind::Timeout, "query_timeout")
+        );
         let cancel = Cancel::after(Duration::from_secs(30));
         cancel.cancel();
-        let error = client.ask(Method::GET, "/", None, &cancel).await.unwrap_err();
+        let error = client
+            .ask(Method::GET, "/", None, &cancel)
+            .await
+            .unwrap_err();
         assert_eq!(error.kind, ErrorKind::Cancelled);
     }
 }
@@ -205,10 +262,17 @@ async fn a_silent_server_is_cut() {
 #[tokio::test]
 async fn an_answer_without_end_is_refused() {
     let endless: &'static [u8] = Vec::leak(
-        [&b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n"[..], &vec![b'x'; 200_000]].concat(),
+        [
+            &b"HTTP/1.1 200 OK\r\ncontent-length: 1000000\r\n\r\n"[..],
+            &vec![b'x'; 200_000],
+        ]
+        .concat(),
     );
     let address = silent_server(endless).await;
-    let error = client(&format!("elasticsearch://{address}")).admin(Method::GET, "/", None).await.unwrap_err();
+    let error = client(&format!("elasticsearch://{address}"))
+        .admin(Method::GET, "/", None)
+        .await
+        .unwrap_err();
     assert_eq!(error.kind, ErrorKind::TooLarge);
 }
 
@@ -221,7 +285,13 @@ async fn another_host_answers_for_one_that_is_gone() {
     };
     let client = client(&format!("elasticsearch://{gone},{}", fake.address));
     for _ in 0..12 {
-        assert!(client.admin(Method::GET, "/", None).await.unwrap().is_success());
+        assert!(
+            client
+                .admin(Method::GET, "/", None)
+                .await
+                .unwrap()
+                .is_success()
+        );
     }
 }
 
@@ -230,9 +300,17 @@ async fn credentials_are_sent_as_they_are_meant() {
     let fake = Fake::start().await;
     let address = format!("elasticsearch://elastic:p%40ss@{}", fake.address);
     let mut options = ClientOptions::new(Address::parse(&address).unwrap());
-    Client::new(options.clone()).unwrap().admin(Method::GET, "/", None).await.unwrap();
+    Client::new(options.clone())
+        .unwrap()
+        .admin(Method::GET, "/", None)
+        .await
+        .unwrap();
     options.api_key = Some("a2V5OnNlY3JldA==".to_owned());
-    Client::new(options.clone()).unwrap().admin(Method::GET, "/", None).await.unwrap();
+    Client::new(options.clone())
+        .unwrap()
+        .admin(Method::GET, "/", None)
+        .await
+        .unwrap();
     let sent = fake.held.lock().authorizations.clone();
     assert_eq!(
         sent,
@@ -248,11 +326,20 @@ async fn credentials_are_sent_as_they_are_meant() {
 async fn old_servers_are_refused_by_name() {
     for (answer, expected) in [
         (r#"{"version":{"number":"7.17.0"}}"#, "Elasticsearch 7.17.0"),
-        (r#"{"version":{"number":"1.3.0","distribution":"opensearch"}}"#, "OpenSearch 1.3.0"),
+        (
+            r#"{"version":{"number":"1.3.0","distribution":"opensearch"}}"#,
+            "OpenSearch 1.3.0",
+        ),
     ] {
-        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{answer}", answer.len());
+        let head = format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{answer}",
+            answer.len()
+        );
         let address = silent_server(Vec::leak(head.into_bytes())).await;
-        let error = client(&format!("elasticsearch://{address}")).server().await.unwrap_err();
+        let error = client(&format!("elasticsearch://{address}"))
+            .server()
+            .await
+            .unwrap_err();
         assert!(error.message.contains(expected), "{error}");
     }
 }
