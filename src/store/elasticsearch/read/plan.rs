@@ -107,7 +107,7 @@ pub fn too_many(count: u64, max: u64) -> Error {
         ErrorKind::TooLarge,
         "too_many_candidates",
         format!(
-            "Elasticsearch cannot decide this question alone, and {count} records would have to be looked at one by one, of at most {max}; narrow the time range, add a whole word or an exact value to the filter, or raise `elasticsearch.candidates_max`"
+            "Elasticsearch cannot decide this question alone, and {count} records would have to be looked at one by one, of at most {max}; narrow the time range, add a whole word or an exact value to the filter, or raise `store.elasticsearch_candidates_max`"
         ),
     )
 }

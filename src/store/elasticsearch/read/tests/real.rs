@@ -8,10 +8,12 @@ use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
 use crate::common::cancel::Cancel;
+use crate::query::parser::{Context, parse};
 use crate::query::{
-    Aggregate, AggregateKind, FieldsRequest, GroupBy, HistogramRequest, StatsAnswer, StatsRequest,
+    Aggregate, AggregateKind, FieldsAnswer, FieldsRequest, GroupBy, HistogramRequest, Order,
+    SearchRequest, Selection, StatsAnswer, StatsRequest, TimeRange, stats,
 };
-use crate::record::{Record, Value};
+use crate::record::{Aliases, BatchBuilder, Flags, Position, QueuedBatch, Record, Value, ValueRef};
 use crate::store::elasticsearch::ElasticsearchStore;
 use crate::store::elasticsearch::read::ReadLimits;
 use crate::store::elasticsearch::tests::server::Server;
@@ -79,6 +81,248 @@ async fn real_logs_are_answered_as_everywhere_by_the_server() {
         ..ReadLimits::default()
     };
     check(Scenario::real(1_000), limits).await;
+}
+
+/// Records of one shape, as most logs are: no arrays, one type for each field.
+fn plain(records: u64) -> QueuedBatch {
+    let mut builder = BatchBuilder::new(testing::BASE_NS);
+    for row in 0..records {
+        let index = i64::try_from(row).unwrap();
+        builder.begin_record();
+        let level = if row % 3 == 0 { "ERROR" } else { "info" };
+        builder.field("level", ValueRef::Str(level));
+        builder.field("source", ValueRef::Str(["web", "db"][row as usize % 2]));
+        let message = format!("request {row} of user-{} closed in {row} ms", row % 7);
+        builder.field("message", ValueRef::Str(&message));
+        builder.field("http.status", ValueRef::Int(200 + index % 5 * 100));
+        builder.field("share", ValueRef::Float(0.5 + row as f64));
+        builder.field("ok", ValueRef::Bool(row % 4 == 0));
+        builder.field("ip", ValueRef::Str(&format!("10.0.{}.1", row % 9)));
+        builder.end_record(
+            testing::BASE_NS + index * 1_000_000_000,
+            3,
+            Flags::default(),
+        );
+    }
+    QueuedBatch {
+        first: Position::default(),
+        batch: builder.finish(),
+    }
+}
+
+fn selection(q: &str) -> Selection {
+    let aliases = Aliases::default();
+    let context = Context {
+        aliases: &aliases,
+        now_ns: testing::BASE_NS,
+    };
+    Selection {
+        range: TimeRange::default(),
+        filter: parse(q, context).unwrap(),
+        positions: None,
+    }
+}
+
+fn search_request(q: &str, limit: usize) -> SearchRequest {
+    SearchRequest {
+        selection: selection(q),
+        order: Order::Descending,
+        limit,
+        after: None,
+        wants_total: true,
+        fields: None,
+    }
+}
+
+/// With no candidate allowed, whatever is not left to the server alone is refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs real servers: scripts/dev-stack up, then scripts/test"]
+async fn ordinary_questions_about_ordinary_records_are_left_to_the_server() {
+    let server = Server::new();
+    let limits = ReadLimits {
+        candidates_max: 0,
+        exact_records_max: 0,
+        ..ReadLimits::default()
+    };
+    let (store, naive) = (store(&server, limits).await, truth());
+    for store in [&*store as &dyn Store, &*naive] {
+        store.write(vec![plain(500)]).await.unwrap();
+    }
+    let questions = [
+        "",
+        "closed",
+        "\"user 3\"",
+        "level:error",
+        "level:>=warn",
+        "NOT level:info",
+        "http.status:500",
+        "http.status:>=400",
+        "http.status:[200 TO 400}",
+        "share:>100.5",
+        "share:3.5",
+        "ok:true",
+        "ip:10.0.3.0/24",
+        "source:=web",
+        "source:w*",
+        "mess*",
+        "message:req*",
+        "message:*ser-3*",
+        "message:/^request 4\\d+ /",
+        "ip:*",
+        "nothing:*",
+        "nothing:5",
+        "service:web -closed",
+        "500",
+        "true",
+        "source:(web OR db) AND (ok:true OR http.status:300)",
+    ];
+    for q in questions {
+        let request = search_request(q, 50);
+        let answer = store
+            .search(request.clone(), cancel())
+            .await
+            .unwrap_or_else(|e| panic!("{q}: {e}"));
+        let expected = naive.search(request, cancel()).await.unwrap();
+        assert_eq!(answer.total, expected.total, "{q}");
+        assert_eq!(sorted(answer.records), sorted(expected.records), "{q}");
+        for by in [
+            None,
+            Some("level"),
+            Some("http.status"),
+            Some("share"),
+            Some("ok"),
+        ] {
+            let request = HistogramRequest {
+                selection: selection(q),
+                interval_ns: 60_000_000_000,
+                by: by.map(str::to_owned),
+                by_limit: 3,
+            };
+            let answer = store
+                .histogram(request.clone(), cancel())
+                .await
+                .unwrap_or_else(|e| panic!("{q} {by:?}: {e}"));
+            assert_eq!(
+                answer,
+                naive.histogram(request, cancel()).await.unwrap(),
+                "{q} {by:?}"
+            );
+        }
+        let request = FieldsRequest {
+            selection: selection(q),
+            top: 3,
+            fields: None,
+        };
+        let answer = store
+            .fields(request.clone(), cancel())
+            .await
+            .unwrap_or_else(|e| panic!("{q}: {e}"));
+        let expected = naive.fields(request, cancel()).await.unwrap();
+        let shown = |answer: &FieldsAnswer| {
+            answer
+                .fields
+                .iter()
+                .map(|f| (f.name.clone(), f.types.clone(), f.count))
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(shown(&answer), shown(&expected), "{q}");
+        for (field, other) in answer.fields.iter().zip(&expected.fields) {
+            assert!(!field.is_distinct_exact || field == other, "{q}: {field:?}");
+        }
+        let asked = stats::parse(
+            &["level".to_owned(), "time(1m)".to_owned()],
+            &[
+                "count",
+                "count(ip)",
+                "sum(http.status)",
+                "avg(share)",
+                "min(http.status)",
+                "max(share)",
+                "p50(share)",
+                "distinct(ip)",
+            ]
+            .map(str::to_owned),
+            &[],
+            &Aliases::default(),
+        )
+        .unwrap();
+        let request = StatsRequest {
+            selection: selection(q),
+            by: asked.by,
+            aggregates: asked.aggregates,
+            sort: asked.sort,
+            limit: 100,
+        };
+        let answer = store
+            .stats(request.clone(), cancel())
+            .await
+            .unwrap_or_else(|e| panic!("{q}: {e}"));
+        let expected = naive.stats(request.clone(), cancel()).await.unwrap();
+        assert!(
+            is_same(&answer, &expected, &request),
+            "{q}: {answer:?}\n{expected:?}"
+        );
+        if expected.n_groups != 0 {
+            assert_eq!(answer.approximate, ["p50(share)", "distinct(ip)"], "{q}");
+        }
+        for group in &answer.groups {
+            let (Value::Float(median), Value::Int(distinct)) = (&group.values[6], &group.values[7])
+            else {
+                panic!("{q}: {group:?}");
+            };
+            assert!(
+                0.0 < *median && (1..=9).contains(distinct),
+                "{q}: {group:?}"
+            );
+        }
+    }
+    server.clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs real servers: scripts/dev-stack up, then scripts/test"]
+async fn too_many_candidates_are_refused_with_advice() {
+    let server = Server::new();
+    let limits = ReadLimits {
+        candidates_max: 100,
+        portion_records: 10,
+        ..ReadLimits::default()
+    };
+    let store = store(&server, limits).await;
+    store.write(vec![plain(300)]).await.unwrap();
+    let mut request = search_request("/no such text$/", 5);
+    let answer = store.search(request.clone(), cancel()).await.unwrap();
+    assert_eq!(
+        answer.total.map(|t| (t.value, t.is_exact)),
+        Some((0, true)),
+        "the words decide"
+    );
+    request.selection = selection("/[0-9] ms$/");
+    let answer = store.search(request.clone(), cancel()).await.unwrap();
+    assert_eq!(answer.records.len(), 5);
+    assert!(answer.has_more);
+    assert_eq!(
+        answer.total.map(|t| (t.value, t.is_exact)),
+        Some((0, false)),
+        "at least none is sure"
+    );
+    request.limit = 0;
+    let error = store.search(request.clone(), cancel()).await.unwrap_err();
+    assert_eq!(error.code, "too_many_candidates");
+    assert!(error.message.contains("300 records"), "{error}");
+    request.selection = selection("/[0-9] MS$/");
+    request.limit = 5;
+    let error = store.search(request, cancel()).await.unwrap_err();
+    assert_eq!(error.code, "too_many_candidates");
+    let request = HistogramRequest {
+        selection: selection("/[0-9] ms$/"),
+        interval_ns: 60_000_000_000,
+        by: None,
+        by_limit: 3,
+    };
+    let error = store.histogram(request, cancel()).await.unwrap_err();
+    assert_eq!(error.code, "too_many_candidates");
+    server.clean().await;
 }
 
 fn sorted(records: Vec<Record>) -> Vec<Record> {
