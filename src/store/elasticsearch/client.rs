@@ -70,7 +70,7 @@ impl ClientOptions {
             api_key: None,
             ca_file: None,
             connect_timeout: Duration::from_secs(5),
-            first_byte_timeout: Duration::from_secs(60),
+            first_byte_timeout: Duration::from_secs(30),
             total_timeout: Duration::from_secs(120),
             compress: false,
             response_bytes_max: 256 << 20,

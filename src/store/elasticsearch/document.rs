@@ -225,9 +225,27 @@ impl<'a> Making<'_, 'a> {
     }
 
     fn note_scalar(&mut self, value: ValueRef<'_>) {
-        if let Some(term) = scalar_term(value) {
-            separate(&mut self.scratch.scalars);
-            push_string(&mut self.scratch.scalars, &term);
+        let list = &mut self.scratch.scalars;
+        match value {
+            ValueRef::Int(int) => {
+                separate(list);
+                list.extend_from_slice(b"\"i:");
+                list.extend_from_slice(itoa::Buffer::new().format(int).as_bytes());
+                list.push(b'"');
+            }
+            ValueRef::Bool(flag) => {
+                separate(list);
+                list.extend_from_slice(match flag {
+                    true => &b"\"b:true\""[..],
+                    false => b"\"b:false\"",
+                });
+            }
+            other => {
+                if let Some(term) = scalar_term(other) {
+                    separate(list);
+                    push_string(list, &term);
+                }
+            }
         }
     }
 

@@ -184,6 +184,13 @@ impl Mappings {
             .and_then(Json::as_str)
             .and_then(|limit| limit.parse().ok())
             .unwrap_or(1_000);
+        let durability = found.pointer("/settings/index/translog/durability");
+        if durability.and_then(Json::as_str) == Some("async") {
+            tracing::warn!(
+                index,
+                "a template sets `index.translog.durability` to async: Elasticsearch acknowledges records before they are on disk"
+            );
+        }
         let mapping = found.get("mappings").unwrap_or(&null);
         let mut plan = IndexPlan::new(index.to_owned(), alias, mapping, limit);
         self.complete_own_fields(inner, &mut plan, mapping).await?;

@@ -57,7 +57,7 @@ impl ElasticsearchOptions {
             fields_max: 5_000,
             bulk_bytes_max: 8 << 20,
             bulks_in_flight_max: 2,
-            write_limit: Duration::from_secs(60),
+            write_limit: Duration::from_secs(120),
             poll_interval: Duration::from_millis(500),
             dead_letters_bytes_max: 64 << 20,
             cleaner_lease: Duration::from_secs(120),

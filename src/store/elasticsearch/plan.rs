@@ -11,6 +11,8 @@ use crate::wire::json_text::push_string;
 
 /// Addresses kept ready; beyond it the table starts anew.
 const ADDRESSES_MAX: usize = 50_000;
+/// Where dots make objects, servers refuse names of more than 20 levels.
+const LEVELS_MAX: usize = 18;
 
 /// Where values of one type at one address go.
 #[derive(Clone, Debug, PartialEq)]
@@ -265,7 +267,8 @@ impl IndexPlan {
     fn is_blocked(&self, name: &str, staged: &HashSet<String>) -> bool {
         let has_field = |name: &str| self.known.contains_key(name) || staged.contains(name);
         let under = format!("{name}.");
-        self.objects.contains(name)
+        LEVELS_MAX < name.matches('.').count()
+            || self.objects.contains(name)
             || staged.iter().any(|other| other.starts_with(&under))
             || name
                 .match_indices('.')
@@ -386,6 +389,8 @@ mod tests {
 
     #[test]
     fn where_dots_make_objects_names_get_out_of_the_way() {
+        let deep = ["x"; 20].join(".");
+        let deep_name = format!("{}~long", deep.replace('.', "%2E"));
         let mut plan = plan(&json!({"properties": {"o": {"properties": {"x": {"type": "long"}}}}}));
         let names = want(
             &mut plan,
@@ -397,6 +402,7 @@ mod tests {
                 ("n.m", Kind::Long),
                 ("n", Kind::Long),
                 ("n.m.l", Kind::Text),
+                (&deep, Kind::Long),
             ],
         );
         assert_eq!(
@@ -407,7 +413,8 @@ mod tests {
                 "o~bool",
                 "n.m",
                 "n~long",
-                "n%2Em%2El~text"
+                "n%2Em%2El~text",
+                &deep_name,
             ]
         );
     }

@@ -58,55 +58,55 @@ pub fn push_tokens(
         };
         separate(words);
         words.push(b'"');
-        let mut rest = tokens;
-        loop {
+        // Tokens are short, so looking for the next blank byte by byte is the fastest.
+        for token in tokens.split_inclusive(|byte| *byte == b' ') {
+            words.reserve(prefix.len() + token.len());
             words.extend_from_slice(prefix);
-            let Some(end) = memchr::memchr(b' ', rest) else {
-                words.extend_from_slice(rest);
-                break;
-            };
-            let (token, after) = rest.split_at(end + 1);
             words.extend_from_slice(token);
-            rest = after;
         }
         words.push(b'"');
     }
 }
 
-/// For each byte its lowercase if it is a letter or digit, else 0.
+/// Whether each byte is a letter or digit of ASCII.
 #[expect(clippy::indexing_slicing, reason = "evaluated by the compiler")]
-const TOKEN_BYTES: [u8; 256] = {
-    let mut table = [0; 256];
+const IS_TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
     let mut byte = 0_u8;
     while byte < 128 {
-        if byte.is_ascii_alphanumeric() {
-            table[byte as usize] = byte.to_ascii_lowercase();
-        }
+        table[byte as usize] = byte.is_ascii_alphanumeric();
         byte += 1;
     }
     table
 };
 
+fn is_token(byte: u8) -> bool {
+    IS_TOKEN.get(usize::from(byte)).copied().unwrap_or(false)
+}
+
 fn push_ascii_tokens(out: &mut Vec<u8>, text: &[u8]) {
+    // A token is followed by at least one other byte, but for the last.
     out.reserve(text.len() + 1);
     let start = out.len();
-    let mut token_at = None;
-    for byte in text {
-        let lower = TOKEN_BYTES.get(usize::from(*byte)).copied().unwrap_or(0);
-        if lower != 0 {
-            if token_at.is_none() {
-                if out.len() != start {
-                    out.push(b' ');
-                }
-                token_at = Some(out.len());
-            }
-            out.push(lower);
-        } else if let Some(at) = token_at.take() {
-            end_token(out, at);
+    let mut rest = text;
+    loop {
+        let skipped = rest.iter().take_while(|byte| !is_token(**byte)).count();
+        rest = rest.get(skipped..).unwrap_or_default();
+        let len = rest.iter().take_while(|byte| is_token(**byte)).count();
+        if len == 0 {
+            return;
         }
-    }
-    if let Some(at) = token_at {
+        if out.len() != start {
+            out.push(b' ');
+        }
+        let (token, after) = rest.split_at(len);
+        let at = out.len();
+        out.extend_from_slice(token);
+        if let Some(token) = out.get_mut(at..) {
+            token.make_ascii_lowercase();
+        }
         end_token(out, at);
+        rest = after;
     }
 }
 

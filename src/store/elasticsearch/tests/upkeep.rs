@@ -356,7 +356,7 @@ async fn a_record_that_arrives_while_its_index_goes_is_spared() {
 async fn one_cleaner_works_at_a_time() {
     let server = Server::new();
     let mut options = server.options();
-    options.cleaner_lease = Duration::from_millis(500);
+    options.cleaner_lease = Duration::from_secs(4);
     let store = connect(&options).await;
     let then = NOON_NS - 9 * DAY_NS;
     store
@@ -379,7 +379,7 @@ async fn one_cleaner_works_at_a_time() {
         .write(vec![batch(1, NOON_NS, &[(then, &[])])])
         .await
         .unwrap_err();
-    tokio::time::sleep(Duration::from_millis(600)).await;
+    tokio::time::sleep(Duration::from_millis(4_200)).await;
     let nothing = RetentionRules {
         age_max: days(500),
         ..RetentionRules::default()
