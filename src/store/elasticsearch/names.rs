@@ -338,6 +338,11 @@ pub fn index_of_day(prefix: &str, day: Option<i64>) -> String {
     }
 }
 
+/// All indices with records, for the path of a request. Not `<prefix>*`: the prefix of another queue may begin with this one.
+pub fn pattern_of(prefix: &str) -> String {
+    format!("{prefix}2*.*.*,{prefix}other")
+}
+
 /// The index that a record with this time is in.
 pub fn index_of(prefix: &str, timestamp_ns: i64) -> String {
     index_of_day(prefix, day_of(timestamp_ns))

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::store::elasticsearch::client::ClientOptions;
+use crate::store::elasticsearch::names::pattern_of;
 use crate::store::elasticsearch::read::ReadLimits;
 
 /// Whose positions the records carry. Ids and checkpoints are made of positions, so one index prefix belongs to one queue. Empty: upkeep alone, which
@@ -73,8 +74,8 @@ impl ElasticsearchOptions {
         format!("{}dead-letters", self.state_prefix)
     }
 
-    /// All indices with records.
+    /// All indices with records, for the path of a request.
     pub fn pattern(&self) -> String {
-        format!("{}*", self.index_prefix)
+        pattern_of(&self.index_prefix)
     }
 }

@@ -8,7 +8,6 @@ use crate::store::elasticsearch::client::Method;
 use crate::store::elasticsearch::hit::record_from_hit;
 use crate::store::elasticsearch::indices::list;
 use crate::store::elasticsearch::names::{index_of, own};
-use crate::store::elasticsearch::state::encoded;
 use crate::store::elasticsearch::{Inner, letters};
 use crate::store::{Usage, VerifyReport};
 
@@ -34,7 +33,7 @@ pub async fn usage(inner: &Inner) -> Result<Usage> {
 }
 
 fn search_path(inner: &Inner, verb: &str) -> String {
-    let pattern = format!("{}*", encoded(&inner.options.index_prefix));
+    let pattern = inner.options.pattern();
     format!("/{pattern}/{verb}?ignore_unavailable=true&allow_no_indices=true")
 }
 
