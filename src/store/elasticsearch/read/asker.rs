@@ -29,6 +29,8 @@ const REFUSALS: [&str; 6] = [
 pub enum Fault {
     /// The server does not take the query as it is.
     Refused(String),
+    /// A field has changed since the mapping was read: the answer does not fit the query.
+    Stale,
     Failed(Error),
 }
 

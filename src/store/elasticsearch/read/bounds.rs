@@ -50,10 +50,6 @@ impl Query {
         }
     }
 
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "it stands beside `and` and `or`"
-    )]
     pub fn not(self) -> Self {
         match self {
             Self::All => Self::Nothing,
@@ -151,10 +147,6 @@ impl Bounds {
         }
     }
 
-    #[expect(
-        clippy::should_implement_trait,
-        reason = "it stands beside `and` and `or`"
-    )]
     pub fn not(self) -> Self {
         Self {
             lower: self.upper.not(),

@@ -18,11 +18,14 @@ pub struct Target {
     pub indices: Option<Vec<String>>,
 }
 
+/// A type, and the indices where a name has it, if not in all.
+type Typed = (String, Option<Vec<String>>);
+
 /// What the mappings of the indices asked say about some addresses.
 #[derive(Clone, Debug, Default)]
 pub struct Catalog {
     /// By field name: each type in the mapping, with the indices that have it where there are several.
-    types: HashMap<String, Vec<(String, Option<Vec<String>>)>>,
+    types: HashMap<String, Vec<Typed>>,
 }
 
 impl Catalog {

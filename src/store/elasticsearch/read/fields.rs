@@ -47,19 +47,24 @@ async fn at_level(
     level: Level,
 ) -> Result<FieldsAnswer, Fault> {
     let empty = || FieldsTally::new(request);
-    let plan = match &request.fields {
-        Some(fields) => Plan::new(asker, &request.selection, fields, level).await?,
-        None => Plan::with_catalog(&request.selection, asker.catalog(None).await?, level)?,
-    };
-    if plan.bounds.upper == Query::Nothing {
-        return Ok(empty().finish(Vec::new()));
-    }
     let Some(snapshot) = asker.snapshot().await? else {
         return Ok(empty().finish(asker.partial_reasons()));
     };
-    let answer = in_snapshot(asker, &snapshot, &plan, request, compiled).await;
+    let answer = match plan_of(asker, request, level).await {
+        Ok(plan) if plan.bounds.upper == Query::Nothing => Ok(empty().finish(Vec::new())),
+        Ok(plan) => in_snapshot(asker, &snapshot, &plan, request, compiled).await,
+        Err(error) => Err(error.into()),
+    };
     snapshot.close().await;
     answer
+}
+
+/// Read after the snapshot was taken, the mapping knows every field of its records.
+async fn plan_of(asker: &Asker<'_>, request: &FieldsRequest, level: Level) -> Result<Plan> {
+    match &request.fields {
+        Some(fields) => Plan::new(asker, &request.selection, fields, level).await,
+        None => Plan::with_catalog(&request.selection, asker.catalog(None).await?, level),
+    }
 }
 
 async fn in_snapshot(
@@ -90,7 +95,7 @@ async fn in_snapshot(
     if n_all <= limits.exact_records_max {
         let all = &plan.bounds.upper;
         each_matching(asker, snapshot, all, n_all, compiled, |fetched| {
-            tally.add(&fetched.record)
+            tally.add(&fetched.record);
         })
         .await?;
         return Ok(tally.finish(asker.partial_reasons()));

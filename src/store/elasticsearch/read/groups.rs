@@ -96,7 +96,7 @@ pub async fn all(
             Part::Time(interval_ms) => {
                 sources.push(json!({format!("{index}"): {"date_histogram": {
                     "field": own::MS, "fixed_interval": format!("{interval_ms}ms"),
-                }}}))
+                }}}));
             }
             Part::Field(fields) => {
                 for (at, (_, name)) in fields.iter().enumerate() {

@@ -85,6 +85,8 @@ pub fn odd_at(addresses: &[String]) -> Query {
 pub fn after(fault: Fault, level: Level) -> Result<Level> {
     match fault {
         Fault::Failed(error) => Err(error),
+        // The mapping changes all the time: judge every record.
+        Fault::Stale => Ok(Level::RangeAlone),
         Fault::Refused(reason) => {
             tracing::debug!(
                 ?level,

@@ -129,6 +129,23 @@ fn fetched(hit: &Json) -> Result<Fetched> {
     })
 }
 
+/// How many records `query` finds.
+pub async fn count(
+    asker: &Asker<'_>,
+    snapshot: &PointInTime<'_>,
+    query: &Query,
+) -> Result<u64, Fault> {
+    if *query == Query::Nothing {
+        return Ok(0);
+    }
+    let body = json!({"query": query.to_json(), "size": 0, "track_total_hits": true});
+    let json = asker.search(Some(snapshot), body).await?;
+    Ok(json
+        .pointer("/hits/total/value")
+        .and_then(Json::as_u64)
+        .unwrap_or(0))
+}
+
 /// Calls `visit` for each record that `query` finds and the selection wants; `count` of them are candidates.
 pub async fn each_matching(
     asker: &Asker<'_>,

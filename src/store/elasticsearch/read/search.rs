@@ -14,14 +14,19 @@ use crate::store::elasticsearch::read::plan::{Plan, after, too_many};
 use crate::store::elasticsearch::read::query::Level;
 use crate::store::elasticsearch::read::scan::{Scan, each_matching, page_body, read_hits};
 
+/// How often a question is asked anew because a field changed meanwhile.
+const STALE_MAX: usize = 3;
+
 pub async fn search(inner: &Inner, request: SearchRequest, cancel: Cancel) -> Result<SearchAnswer> {
     cancel.check()?;
     let compiled = CompiledSelection::new(&request.selection)?;
     let mut level = Level::Whole;
+    let mut n_stale = 0;
     loop {
         let asker = Asker::new(inner, &request.selection.range, &cancel);
         match at_level(&asker, &request, &compiled, level).await {
             Ok(answer) => return Ok(answer),
+            Err(Fault::Stale) if n_stale < STALE_MAX => n_stale += 1,
             Err(fault) => level = after(fault, level)?,
         }
     }
@@ -58,8 +63,11 @@ async fn at_level(
     if wanted <= asker.limits().portion_records {
         let first = first(asker, None, &plan, request, wanted).await?;
         let is_as_asked = |record: &Record| compiled.matches(record.key.position, record);
-        // A field that got a second type since the mapping was read would show here.
-        if first.doubtful == 0 && first.records.iter().all(is_as_asked) {
+        if first.doubtful == 0 {
+            // A field that got a second type since the mapping was read.
+            if !first.records.iter().all(is_as_asked) {
+                return Err(Fault::Stale);
+            }
             let total = request.wants_total.then_some(first.total);
             return Ok(answer_of(asker, request, first.records, total, true));
         }
@@ -138,7 +146,7 @@ async fn in_portions(
         if first.doubtful <= max {
             let doubtful = plan.bounds.doubtful();
             each_matching(asker, snapshot, &doubtful, first.doubtful, compiled, |_| {
-                sure += 1
+                sure += 1;
             })
             .await?;
         } else if wanted == 0 {

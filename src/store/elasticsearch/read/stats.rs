@@ -52,14 +52,14 @@ async fn at_level(
     level: Level,
 ) -> Result<StatsAnswer, Fault> {
     let addresses = addresses_of(request);
-    let plan = Plan::new(asker, &request.selection, &addresses, level).await?;
-    if plan.bounds.upper == Query::Nothing {
-        return Ok(StatsTally::new(request).finish(Vec::new(), Vec::new()));
-    }
     let Some(snapshot) = asker.snapshot().await? else {
         return Ok(StatsTally::new(request).finish(Vec::new(), asker.partial_reasons()));
     };
-    let answer = in_snapshot(asker, &snapshot, &plan, &addresses, request, compiled).await;
+    // Read after the snapshot was taken, the mapping knows every field of its records.
+    let answer = match Plan::new(asker, &request.selection, &addresses, level).await {
+        Ok(plan) => in_snapshot(asker, &snapshot, &plan, &addresses, request, compiled).await,
+        Err(error) => Err(error.into()),
+    };
     snapshot.close().await;
     answer
 }
@@ -88,6 +88,9 @@ async fn in_snapshot(
     request: &StatsRequest,
     compiled: &CompiledSelection,
 ) -> Result<StatsAnswer, Fault> {
+    if plan.bounds.upper == Query::Nothing {
+        return Ok(StatsTally::new(request).finish(Vec::new(), Vec::new()));
+    }
     let limits = asker.limits();
     let everything = plan.split(&Query::All);
     let question = Question::new(plan, request);

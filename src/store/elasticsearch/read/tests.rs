@@ -1,5 +1,6 @@
 //! The translation as a table: query text → what Elasticsearch is asked, and whether that is exact.
 
+mod answers;
 mod real;
 
 use serde_json::json;
@@ -30,18 +31,22 @@ fn catalog() -> Catalog {
     catalog
 }
 
-fn asked(q: &str, level: Level) -> Bounds {
+/// Everything that a query selects.
+fn filter_of(q: &str) -> Selection {
     let aliases = Aliases::default();
     let context = Context {
         aliases: &aliases,
         now_ns: 0,
     };
-    let whole = Selection {
+    Selection {
         range: TimeRange::default(),
         filter: parse(q, context).unwrap(),
         positions: None,
-    };
-    selection(&whole, &catalog(), level).unwrap()
+    }
+}
+
+fn asked(q: &str, level: Level) -> Bounds {
+    selection(&filter_of(q), &catalog(), level).unwrap()
 }
 
 /// `clause` of each query in a few characters.

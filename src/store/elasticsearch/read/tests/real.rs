@@ -8,14 +8,14 @@ use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
 use crate::common::cancel::Cancel;
-use crate::query::parser::{Context, parse};
 use crate::query::{
     Aggregate, AggregateKind, FieldsAnswer, FieldsRequest, GroupBy, HistogramRequest, Order,
-    SearchRequest, Selection, StatsAnswer, StatsRequest, TimeRange, stats,
+    SearchRequest, StatsAnswer, StatsRequest, stats,
 };
 use crate::record::{Aliases, BatchBuilder, Flags, Position, QueuedBatch, Record, Value, ValueRef};
 use crate::store::elasticsearch::ElasticsearchStore;
 use crate::store::elasticsearch::read::ReadLimits;
+use crate::store::elasticsearch::read::tests::filter_of;
 use crate::store::elasticsearch::tests::server::Server;
 use crate::store::scenario::{Scenario, differences, truth};
 use crate::store::{Store, testing};
@@ -110,27 +110,124 @@ fn plain(records: u64) -> QueuedBatch {
     }
 }
 
-fn selection(q: &str) -> Selection {
-    let aliases = Aliases::default();
-    let context = Context {
-        aliases: &aliases,
-        now_ns: testing::BASE_NS,
-    };
-    Selection {
-        range: TimeRange::default(),
-        filter: parse(q, context).unwrap(),
-        positions: None,
-    }
-}
-
 fn search_request(q: &str, limit: usize) -> SearchRequest {
     SearchRequest {
-        selection: selection(q),
+        selection: filter_of(q),
         order: Order::Descending,
         limit,
         after: None,
         wants_total: true,
         fields: None,
+    }
+}
+
+async fn check_search(store: &dyn Store, naive: &dyn Store, q: &str) {
+    let request = search_request(q, 50);
+    let answer = store
+        .search(request.clone(), cancel())
+        .await
+        .unwrap_or_else(|e| panic!("{q}: {e}"));
+    let expected = naive.search(request, cancel()).await.unwrap();
+    assert_eq!(answer.total, expected.total, "{q}");
+    assert_eq!(sorted(answer.records), sorted(expected.records), "{q}");
+}
+
+async fn check_histograms(store: &dyn Store, naive: &dyn Store, q: &str) {
+    for by in [
+        None,
+        Some("level"),
+        Some("http.status"),
+        Some("share"),
+        Some("ok"),
+    ] {
+        let request = HistogramRequest {
+            selection: filter_of(q),
+            interval_ns: 60_000_000_000,
+            by: by.map(str::to_owned),
+            by_limit: 3,
+        };
+        let answer = store
+            .histogram(request.clone(), cancel())
+            .await
+            .unwrap_or_else(|e| panic!("{q} {by:?}: {e}"));
+        assert_eq!(
+            answer,
+            naive.histogram(request, cancel()).await.unwrap(),
+            "{q} {by:?}"
+        );
+    }
+}
+
+async fn check_fields(store: &dyn Store, naive: &dyn Store, q: &str) {
+    let request = FieldsRequest {
+        selection: filter_of(q),
+        top: 3,
+        fields: None,
+    };
+    let answer = store
+        .fields(request.clone(), cancel())
+        .await
+        .unwrap_or_else(|e| panic!("{q}: {e}"));
+    let expected = naive.fields(request, cancel()).await.unwrap();
+    let shown = |answer: &FieldsAnswer| {
+        answer
+            .fields
+            .iter()
+            .map(|f| (f.name.clone(), f.types.clone(), f.count))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(shown(&answer), shown(&expected), "{q}");
+    for (field, other) in answer.fields.iter().zip(&expected.fields) {
+        assert!(!field.is_distinct_exact || field == other, "{q}: {field:?}");
+    }
+}
+
+async fn check_stats(store: &dyn Store, naive: &dyn Store, q: &str) {
+    let asked = stats::parse(
+        &["level".to_owned(), "time(1m)".to_owned()],
+        &[
+            "count",
+            "count(ip)",
+            "sum(http.status)",
+            "avg(share)",
+            "min(http.status)",
+            "max(share)",
+            "p50(share)",
+            "distinct(ip)",
+        ]
+        .map(str::to_owned),
+        &[],
+        &Aliases::default(),
+    )
+    .unwrap();
+    let request = StatsRequest {
+        selection: filter_of(q),
+        by: asked.by,
+        aggregates: asked.aggregates,
+        sort: asked.sort,
+        limit: 100,
+    };
+    let answer = store
+        .stats(request.clone(), cancel())
+        .await
+        .unwrap_or_else(|e| panic!("{q}: {e}"));
+    let expected = naive.stats(request.clone(), cancel()).await.unwrap();
+    assert!(
+        is_same(&answer, &expected, &request),
+        "{q}: {answer:?}\n{expected:?}"
+    );
+    if expected.n_groups != 0 {
+        assert_eq!(answer.approximate, ["p50(share)", "distinct(ip)"], "{q}");
+    }
+    for group in &answer.groups {
+        let (Value::Float(median), Value::Int(distinct)) = (&group.values[6], &group.values[7])
+        else {
+            panic!("{q}: {group:?}");
+        };
+        assert!(
+            0.0 < *median && (1..=9).contains(distinct),
+            "{q}: {group:?}"
+        );
     }
 }
 
@@ -177,104 +274,10 @@ async fn ordinary_questions_about_ordinary_records_are_left_to_the_server() {
         "source:(web OR db) AND (ok:true OR http.status:300)",
     ];
     for q in questions {
-        let request = search_request(q, 50);
-        let answer = store
-            .search(request.clone(), cancel())
-            .await
-            .unwrap_or_else(|e| panic!("{q}: {e}"));
-        let expected = naive.search(request, cancel()).await.unwrap();
-        assert_eq!(answer.total, expected.total, "{q}");
-        assert_eq!(sorted(answer.records), sorted(expected.records), "{q}");
-        for by in [
-            None,
-            Some("level"),
-            Some("http.status"),
-            Some("share"),
-            Some("ok"),
-        ] {
-            let request = HistogramRequest {
-                selection: selection(q),
-                interval_ns: 60_000_000_000,
-                by: by.map(str::to_owned),
-                by_limit: 3,
-            };
-            let answer = store
-                .histogram(request.clone(), cancel())
-                .await
-                .unwrap_or_else(|e| panic!("{q} {by:?}: {e}"));
-            assert_eq!(
-                answer,
-                naive.histogram(request, cancel()).await.unwrap(),
-                "{q} {by:?}"
-            );
-        }
-        let request = FieldsRequest {
-            selection: selection(q),
-            top: 3,
-            fields: None,
-        };
-        let answer = store
-            .fields(request.clone(), cancel())
-            .await
-            .unwrap_or_else(|e| panic!("{q}: {e}"));
-        let expected = naive.fields(request, cancel()).await.unwrap();
-        let shown = |answer: &FieldsAnswer| {
-            answer
-                .fields
-                .iter()
-                .map(|f| (f.name.clone(), f.types.clone(), f.count))
-                .collect::<Vec<_>>()
-        };
-        assert_eq!(shown(&answer), shown(&expected), "{q}");
-        for (field, other) in answer.fields.iter().zip(&expected.fields) {
-            assert!(!field.is_distinct_exact || field == other, "{q}: {field:?}");
-        }
-        let asked = stats::parse(
-            &["level".to_owned(), "time(1m)".to_owned()],
-            &[
-                "count",
-                "count(ip)",
-                "sum(http.status)",
-                "avg(share)",
-                "min(http.status)",
-                "max(share)",
-                "p50(share)",
-                "distinct(ip)",
-            ]
-            .map(str::to_owned),
-            &[],
-            &Aliases::default(),
-        )
-        .unwrap();
-        let request = StatsRequest {
-            selection: selection(q),
-            by: asked.by,
-            aggregates: asked.aggregates,
-            sort: asked.sort,
-            limit: 100,
-        };
-        let answer = store
-            .stats(request.clone(), cancel())
-            .await
-            .unwrap_or_else(|e| panic!("{q}: {e}"));
-        let expected = naive.stats(request.clone(), cancel()).await.unwrap();
-        assert!(
-            is_same(&answer, &expected, &request),
-            "{q}: {answer:?}\n{expected:?}"
-        );
-        if expected.n_groups != 0 {
-            assert_eq!(answer.approximate, ["p50(share)", "distinct(ip)"], "{q}");
-        }
-        for group in &answer.groups {
-            let (Value::Float(median), Value::Int(distinct)) = (&group.values[6], &group.values[7])
-            else {
-                panic!("{q}: {group:?}");
-            };
-            assert!(
-                0.0 < *median && (1..=9).contains(distinct),
-                "{q}: {group:?}"
-            );
-        }
+        check_search(&*store, &*naive, q).await;
+        check_histograms(&*store, &*naive, q).await;
+        check_fields(&*store, &*naive, q).await;
+        check_stats(&*store, &*naive, q).await;
     }
     server.clean().await;
 }
@@ -297,7 +300,7 @@ async fn too_many_candidates_are_refused_with_advice() {
         Some((0, true)),
         "the words decide"
     );
-    request.selection = selection("/[0-9] ms$/");
+    request.selection = filter_of("/[0-9] ms$/");
     let answer = store.search(request.clone(), cancel()).await.unwrap();
     assert_eq!(answer.records.len(), 5);
     assert!(answer.has_more);
@@ -310,12 +313,12 @@ async fn too_many_candidates_are_refused_with_advice() {
     let error = store.search(request.clone(), cancel()).await.unwrap_err();
     assert_eq!(error.code, "too_many_candidates");
     assert!(error.message.contains("300 records"), "{error}");
-    request.selection = selection("/[0-9] MS$/");
+    request.selection = filter_of("/[0-9] MS$/");
     request.limit = 5;
     let error = store.search(request, cancel()).await.unwrap_err();
     assert_eq!(error.code, "too_many_candidates");
     let request = HistogramRequest {
-        selection: selection("/[0-9] ms$/"),
+        selection: filter_of("/[0-9] ms$/"),
         interval_ns: 60_000_000_000,
         by: None,
         by_limit: 3,
