@@ -8,6 +8,7 @@ mod asker;
 mod bounds;
 mod catalog;
 mod clauses;
+mod digits;
 mod fields;
 mod get;
 mod groups;

@@ -16,6 +16,7 @@ use crate::store::elasticsearch::names::{self, Kind, own};
 use crate::store::elasticsearch::read::bounds::{Bounds, Query};
 use crate::store::elasticsearch::read::catalog::Catalog;
 use crate::store::elasticsearch::read::clauses;
+use crate::store::elasticsearch::read::digits;
 use crate::store::elasticsearch::read::lucene::{self, Pattern};
 use crate::store::elasticsearch::read::tokens;
 
@@ -328,11 +329,18 @@ impl Translator<'_> {
             ]),
         }
         if lucene::may_match_numbers(&regex) {
-            for kind in [Kind::Long, Kind::Double, Kind::Number] {
-                any.push(self.on(address, kind, |name| {
-                    Bounds::at_most(Query::Clause(clauses::exists(name)))
-                }));
-            }
+            let exists = |name: &str| Bounds::at_most(Query::Clause(clauses::exists(name)));
+            let ranges = digits::ranges(matcher);
+            any.push(self.on(address, Kind::Long, |name| match &ranges {
+                None => exists(name),
+                Some(ranges) => Bounds::exact(Query::or(ranges.iter().map(|range| {
+                    Query::Clause(
+                        json!({"range": {name: {"gte": range.start(), "lte": range.end()}}}),
+                    )
+                }))),
+            }));
+            any.push(self.on(address, Kind::Double, exists));
+            any.push(self.on(address, Kind::Number, exists));
         }
         let compiled = Matcher::new(matcher)?;
         for value in [true, false] {

@@ -236,11 +236,15 @@ fn patterns_are_asked_of_tokens_or_of_whole_texts() {
         r#"regexp logyard.words "user\\:[^#:]*rr[^#:]*""#,
         "prefix logyard.words \"user:#\" | prefix logyard.overflow \"user=\"",
     );
-    check(
-        "ms:5*",
-        r#"regexp logyard.words "ms\\:5[^#:]*""#,
-        "prefix logyard.words \"ms:#\" | exists field \"ms\" | prefix logyard.overflow \"ms=\"",
-    );
+    let numbers = asked("ms:92233720368547758?", Level::Whole);
+    for bound in [numbers.lower, numbers.upper] {
+        let shown = shown(&bound);
+        let range = r#"range ms {"gte":922337203685477580,"lte":922337203685477589}"#;
+        assert!(
+            shown.contains(range) && !shown.contains("exists field \"ms\""),
+            "{shown}"
+        );
+    }
     check(
         "ok:tru*",
         r#"(regexp logyard.words "ok\\:tru[^#:]*" | term ok true)"#,
