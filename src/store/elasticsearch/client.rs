@@ -527,6 +527,8 @@ fn overload(answer: &Answer) -> Option<Error> {
             "elasticsearch_busy",
             format!("Elasticsearch has too much to do: {}", answer.reason()),
         )),
+        // OpenSearch says so of a question that has too many buckets, which no retry mends.
+        503 if answer.reason().contains("too_many_buckets") => None,
         502..=504 => Some(Error::unavailable(
             "elasticsearch_unavailable",
             format!("Elasticsearch cannot work now: {}", answer.reason()),

@@ -157,7 +157,8 @@ impl<'a> Asker<'a> {
     }
 
     fn whole(&self, answer: &Answer) -> Result<Json, Fault> {
-        if answer.status == 400 {
+        // 503 comes here only where it is about the question itself.
+        if matches!(answer.status, 400 | 503) {
             return Err(Fault::Refused(answer.reason()));
         }
         let json = answer.expect("answer a search")?;

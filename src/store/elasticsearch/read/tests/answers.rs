@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use crate::common::cancel::Cancel;
 use crate::common::error::{ErrorKind, Result};
-use crate::query::{Order, SearchAnswer, SearchRequest, StatsRequest};
+use crate::query::{HistogramRequest, Order, SearchAnswer, SearchRequest, StatsRequest};
 use crate::record::{Position, RecordKey};
 use crate::store::elasticsearch::address::Address;
 use crate::store::elasticsearch::client::ClientOptions;
@@ -324,6 +324,50 @@ async fn a_caller_that_leaves_closes_the_connection() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     panic!("{} connections were closed", *silent.left.lock());
+}
+
+#[tokio::test]
+async fn too_many_buckets_are_counted_page_by_page() {
+    for status in [400, 503] {
+        let fake = fake(move |path, body| {
+            let text = body.to_string();
+            let groups = |at: i64, after: bool| {
+                let bucket = json!({"key": {"0": at, "1.0": "Bob"}, "doc_count": 2});
+                let mut groups = json!({"buckets": [bucket]});
+                if after {
+                    groups["after_key"] = json!({"0": at, "1.0": "Bob"});
+                }
+                json!({"aggregations": {"groups": groups}})
+            };
+            Some(match path {
+                _ if path.contains("_field_caps") => (200, caps()),
+                _ if path.contains("_pit") => (200, json!({"id": "p"})),
+                _ if text.contains("composite") => (200, groups(NOON_NS / 1_000_000, true)),
+                _ if text.contains("\"sure\"") => (
+                    status,
+                    json!({"error": {"type": "search_phase_execution_exception", "reason": "",
+                        "caused_by": {"type": "too_many_buckets_exception", "reason": "Trying to create too many buckets"}}}),
+                ),
+                _ => (200, json!({"hits": {"total": {"value": 1}, "hits": [hit(5, "Eve")]}})),
+            })
+        })
+        .await;
+        let request = HistogramRequest {
+            selection: filter_of(""),
+            interval_ns: 60_000_000_000,
+            by: Some("user".to_owned()),
+            by_limit: 5,
+        };
+        let cancel = Cancel::after(Duration::from_secs(10));
+        let answer = read::histogram(fake.store.inner(), request, cancel)
+            .await
+            .unwrap();
+        // Two by the server, and one of those that it cannot add up.
+        assert_eq!(answer.total, 3, "{status}");
+        assert_eq!(answer.buckets.len(), 1);
+        let by = |name: &str, count| (Some(name.to_owned()), count);
+        assert_eq!(answer.buckets[0].by, [by("Bob", 2), by("Eve", 1)]);
+    }
 }
 
 #[tokio::test]
