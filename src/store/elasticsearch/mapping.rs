@@ -30,6 +30,9 @@ pub struct Mappings {
 /// Logyard's own fields with their definitions; `level`, `source` and `message` among them, so that the usual questions know their types.
 fn own_fields() -> BTreeMap<&'static str, Json> {
     let keyword = || json!({"type": "keyword", "ignore_above": TEXT_UNITS_MAX});
+    // Only ever searched.
+    let unsorted_keyword =
+        || json!({"type": "keyword", "doc_values": false, "ignore_above": TEXT_UNITS_MAX});
     let text = || json!({"type": "text", "analyzer": "whitespace", "norms": false});
     let long = || json!({"type": "long"});
     BTreeMap::from([
@@ -44,8 +47,8 @@ fn own_fields() -> BTreeMap<&'static str, Json> {
         (own::FIELDS, keyword()),
         (own::LONG, keyword()),
         (own::MULTI, keyword()),
-        (own::SCALARS, keyword()),
-        (own::OVERFLOW, keyword()),
+        (own::SCALARS, unsorted_keyword()),
+        (own::OVERFLOW, unsorted_keyword()),
         (own::ANY, text()),
         (own::WORDS, text()),
         ("level", keyword()),
