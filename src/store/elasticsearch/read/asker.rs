@@ -7,7 +7,7 @@ use crate::common::error::{Error, ErrorKind, Result};
 use crate::query::TimeRange;
 use crate::store::elasticsearch::Inner;
 use crate::store::elasticsearch::client::{Answer, Method};
-use crate::store::elasticsearch::names::{day_of, index_of_day};
+use crate::store::elasticsearch::names::{day_of, index_of_day, pattern_of};
 use crate::store::elasticsearch::read::ReadLimits;
 use crate::store::elasticsearch::read::catalog::{Catalog, names_to_look_up};
 
@@ -108,7 +108,7 @@ impl<'a> Asker<'a> {
                 .client
                 .ask(Method::POST, &path, None, self.cancel)
                 .await?;
-            if answer.status == 404 {
+            if !answer.is_success() && self.has_no_index().await? {
                 continue;
             }
             catalog.add_caps(&answer.expect("say which fields there are")?);
@@ -204,26 +204,39 @@ impl<'a> Asker<'a> {
         }
     }
 
+    async fn has_no_index(&self) -> Result<bool> {
+        let path = format!(
+            "/{}/_search?ignore_unavailable=true&allow_no_indices=true",
+            self.indices
+        );
+        let body = json!({"size": 0, "track_total_hits": false});
+        let answer = self
+            .inner
+            .client
+            .ask(Method::POST, &path, Some(&body), self.cancel)
+            .await?
+            .expect("say whether there is an index")?;
+        Ok(answer.pointer("/_shards/total").and_then(Json::as_u64) == Some(0))
+    }
+
     /// A snapshot for several searches; `None` where there is no index yet.
     pub async fn snapshot(&self) -> Result<Option<PointInTime<'a>>> {
         let inner: &'a Inner = self.inner;
         let server = inner.client.server().await?;
-        let path = match server.is_opensearch {
-            // It takes no list of indices of which some are missing.
-            true => format!(
-                "/{}/_search/point_in_time?keep_alive=1m",
-                encoded(&inner.options.pattern())
-            ),
-            false => format!(
-                "/{}/_pit?keep_alive=1m&ignore_unavailable=true",
-                self.indices
-            ),
+        let what = match server.is_opensearch {
+            true => "_search/point_in_time",
+            false => "_pit",
         };
+        let path = format!(
+            "/{}/{what}?keep_alive=1m&ignore_unavailable=true&allow_no_indices=true",
+            self.indices
+        );
         let answer = inner
             .client
             .ask(Method::POST, &path, None, self.cancel)
             .await?;
-        if answer.status == 404 {
+        // Without any index some servers refuse, each in its way: only a look tells that from other refusals.
+        if !answer.is_success() && self.has_no_index().await? {
             return Ok(None);
         }
         let json = answer.expect("open a point in time")?;
@@ -262,7 +275,7 @@ impl PointInTime<'_> {
 
 /// The indices of a time range: by name where they are few, which spares the server a look at all others.
 fn indices_of(prefix: &str, range: &TimeRange) -> String {
-    let pattern = || encoded(&format!("{prefix}*"));
+    let pattern = || encoded(&pattern_of(prefix));
     let (Some(start_ns), Some(end_ns)) = (range.start_ns, range.end_ns) else {
         return pattern();
     };
@@ -313,9 +326,10 @@ mod tests {
             "logs-2025.03.20,logs-2025.03.21"
         );
         assert_eq!(of(Some(noon), Some(noon - 5)), "logs-2025.03.20");
-        assert_eq!(of(Some(noon), None), "logs-*");
-        assert_eq!(of(Some(-5), Some(noon)), "logs-*");
-        assert_eq!(of(Some(noon), Some(noon + 100 * day)), "logs-*");
+        let all = "logs-2*.*.*%2Clogs-other";
+        assert_eq!(of(Some(noon), None), all);
+        assert_eq!(of(Some(-5), Some(noon)), all);
+        assert_eq!(of(Some(noon), Some(noon + 100 * day)), all);
         assert_eq!(encoded("a b,%C3~*"), "a%20b%2C%25C3~*");
     }
 }

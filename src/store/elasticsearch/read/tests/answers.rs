@@ -379,7 +379,7 @@ async fn a_server_without_indices_holds_nothing() {
                 404,
                 json!({"error": {"type": "index_not_found_exception", "reason": "no such index"}}),
             ),
-            _ => (200, found(&[], 0)),
+            _ => (200, json!({"_shards": {"total": 0, "failed": 0}, "hits": {"total": {"value": 0}, "hits": []}})),
         })
     })
     .await;
@@ -407,4 +407,27 @@ async fn a_server_without_indices_holds_nothing() {
     .await
     .unwrap();
     assert_eq!(stats.n_groups, 1);
+}
+
+#[tokio::test]
+async fn a_refused_snapshot_is_not_taken_for_an_empty_store() {
+    let fake = fake(|path, _| {
+        Some(match path {
+            _ if path.contains("_field_caps") => (200, caps()),
+            _ if path.contains("_pit") => (404, json!({"error": {"type": "index_not_found_exception", "reason": "no such index [logs-other]"}})),
+            _ => (200, found(&[], 0)),
+        })
+    })
+    .await;
+    let request = HistogramRequest {
+        selection: filter_of(""),
+        interval_ns: 60_000_000_000,
+        by: None,
+        by_limit: 5,
+    };
+    let cancel = Cancel::after(Duration::from_secs(10));
+    let error = read::histogram(fake.store.inner(), request, cancel)
+        .await
+        .unwrap_err();
+    assert_eq!(error.code, "elasticsearch_refused");
 }
