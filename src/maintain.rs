@@ -59,7 +59,7 @@ pub async fn migrate(checked: Option<&Checked>, args: MigrateArgs) -> anyhow::Re
     };
     let folder = DataDir::open(&path)?;
     let metrics = Arc::new(Metrics::new());
-    let store = serve::open_store(checked, Some(folder.path()))?;
+    let store = serve::open_store(checked, Some(folder.path())).await?;
     let queue = serve::open_queue(checked, Some(folder.path()), &*store, metrics.clone())?;
     let indexer = Indexer::start(
         queue.clone(),

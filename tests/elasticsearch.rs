@@ -1,8 +1,9 @@
 //! The embedded queue in front of a real Elasticsearch, through the real binary: start, crash, restart, upkeep, a foreign queue.
 #![allow(
     clippy::unwrap_used,
+    clippy::disallowed_methods,
     clippy::indexing_slicing,
-    reason = "a broken expectation should stop the test"
+    reason = "a broken expectation should stop the test; the environment says where the servers are"
 )]
 
 mod sandbox;

@@ -194,6 +194,31 @@ fn smallest_of_parts(s: &Settings) -> Vec<Limit> {
         ("store.head_bytes_max", s.store.head_bytes_max, 1 << 20),
         ("store.head_age_max_ms", s.store.head_age_max_ms, 100),
         ("store.columns_max", s.store.columns_max, 10),
+        ("search.page_limit_max", s.search.page_limit_max, 1),
+        ("search.waiting_max", s.search.waiting_max, 1),
+        (
+            "search.stats_memory_bytes_max",
+            s.search.stats_memory_bytes_max,
+            1 << 20,
+        ),
+        ("cache.redis_budget_ms", s.cache.redis_budget_ms, 1),
+        (
+            "cache.redis_connect_timeout_ms",
+            s.cache.redis_connect_timeout_ms,
+            10,
+        ),
+        (
+            "cache.redis_reconnect_max_ms",
+            s.cache.redis_reconnect_max_ms,
+            100,
+        ),
+        ("retention.interval_ms", s.retention.interval_ms, 1000),
+    ]
+}
+
+/// Below these no record would reach Elasticsearch.
+fn smallest_of_elasticsearch(s: &Settings) -> Vec<Limit> {
+    vec![
         (
             "store.elasticsearch_shards",
             s.store.elasticsearch_shards,
@@ -234,25 +259,6 @@ fn smallest_of_parts(s: &Settings) -> Vec<Limit> {
             s.store.elasticsearch_poll_interval_ms,
             10,
         ),
-        ("search.page_limit_max", s.search.page_limit_max, 1),
-        ("search.waiting_max", s.search.waiting_max, 1),
-        (
-            "search.stats_memory_bytes_max",
-            s.search.stats_memory_bytes_max,
-            1 << 20,
-        ),
-        ("cache.redis_budget_ms", s.cache.redis_budget_ms, 1),
-        (
-            "cache.redis_connect_timeout_ms",
-            s.cache.redis_connect_timeout_ms,
-            10,
-        ),
-        (
-            "cache.redis_reconnect_max_ms",
-            s.cache.redis_reconnect_max_ms,
-            100,
-        ),
-        ("retention.interval_ms", s.retention.interval_ms, 1000),
     ]
 }
 
@@ -323,7 +329,11 @@ impl Checker<'_> {
     /// Values that would stop the process from working at all.
     fn limits(&self) -> Result<()> {
         let s = self.settings();
-        for (key, value, min) in smallest_of_http(s).into_iter().chain(smallest_of_parts(s)) {
+        for (key, value, min) in smallest_of_http(s)
+            .into_iter()
+            .chain(smallest_of_parts(s))
+            .chain(smallest_of_elasticsearch(s))
+        {
             if value < min {
                 return Err(self.wrong(key, &format!("must be at least {min}, not {value}")));
             }

@@ -16,6 +16,8 @@ use tokio::sync::OnceCell;
 use crate::common::cancel::Cancel;
 use crate::common::error::{Error, ErrorKind, Result};
 use crate::store::elasticsearch::address::Address;
+use crate::store::elasticsearch::answer::overload;
+pub use crate::store::elasticsearch::answer::{Answer, error_text};
 use crate::store::elasticsearch::breaker::{Breaker, BreakerOptions};
 
 /// Bodies below are sent as they are.
@@ -93,81 +95,6 @@ impl Server {
     pub fn has_flat_mappings(&self) -> bool {
         !self.is_opensearch
     }
-}
-
-/// An answer with any status.
-#[derive(Clone, Debug)]
-pub struct Answer {
-    pub status: u16,
-    pub body: Bytes,
-}
-
-impl Answer {
-    pub fn is_success(&self) -> bool {
-        (200..300).contains(&self.status)
-    }
-
-    pub fn json(&self) -> Result<Value> {
-        serde_json::from_slice(&self.body).map_err(|e| {
-            Error::unavailable(
-                "elasticsearch_broken_answer",
-                format!(
-                    "Elasticsearch answered {} with something that is not JSON",
-                    self.status
-                ),
-            )
-            .with_source(e)
-        })
-    }
-
-    /// Type and reason of the error in words.
-    pub fn reason(&self) -> String {
-        let json: Value = serde_json::from_slice(&self.body).unwrap_or_default();
-        error_text(json.get("error").unwrap_or(&Value::Null)).unwrap_or_else(|| {
-            let text = String::from_utf8_lossy(
-                self.body
-                    .get(..self.body.len().min(200))
-                    .unwrap_or_default(),
-            )
-            .into_owned();
-            format!("status {} {text}", self.status)
-        })
-    }
-
-    /// The JSON of a success; anything else becomes an error that says what was being done.
-    pub fn expect(&self, doing: &str) -> Result<Value> {
-        if self.is_success() {
-            return self.json();
-        }
-        let message = format!("Elasticsearch refused to {doing}: {}", self.reason());
-        Err(match self.status {
-            401 | 403 => Error::unavailable("elasticsearch_forbidden", message),
-            _ => Error::unavailable("elasticsearch_refused", message),
-        })
-    }
-}
-
-/// `type: reason` of an error object, with the deepest cause.
-pub fn error_text(error: &Value) -> Option<String> {
-    if let Value::String(text) = error {
-        return Some(text.clone());
-    }
-    let part = |of: &Value| {
-        let kind = of.get("type")?.as_str()?;
-        let reason = of.get("reason").and_then(Value::as_str).unwrap_or_default();
-        Some(format!("{kind}: {reason}"))
-    };
-    let mut text = part(error)?;
-    let mut cause = error;
-    while let Some(deeper) = cause.get("caused_by") {
-        cause = deeper;
-    }
-    if !std::ptr::eq(cause, error)
-        && let Some(cause) = part(cause)
-    {
-        text = format!("{text} ({cause})");
-    }
-    Some(text)
 }
 
 /// What is sent.
@@ -364,6 +291,7 @@ impl Client {
         Err(Error::unavailable("elasticsearch_unavailable", message))
     }
 
+    /// One try on one host.
     async fn attempt(
         &self,
         host: &Host,
@@ -382,58 +310,22 @@ impl Client {
                 sending = sending.header(CONTENT_ENCODING, "gzip");
             }
         }
-        let left = request.deadline.saturating_duration_since(Instant::now());
-        let is_own_limit = request.first_byte_timeout < left;
-        let wait = request.first_byte_timeout.min(left);
-        let late = |phase: &str| Failure {
-            error: Error::new(
-                ErrorKind::Timeout,
-                "elasticsearch_timeout",
-                format!(
-                    "Elasticsearch at {} {phase} for {} ms",
-                    host.base,
-                    wait.as_millis()
-                ),
-            ),
-            counts_against_host: is_own_limit,
-        };
-        let broken = |error: reqwest::Error| Failure {
-            error: Error::unavailable(
-                "elasticsearch_unavailable",
-                format!(
-                    "no answer from Elasticsearch at {}: {}",
-                    host.base,
-                    chain(&error)
-                ),
-            ),
-            counts_against_host: true,
-        };
-        let mut response = tokio::time::timeout(wait, sending.send())
+        let patience = Patience::of(request);
+        let mut response = tokio::time::timeout(patience.wait, sending.send())
             .await
-            .map_err(|_| late("did not answer"))?
-            .map_err(broken)?;
+            .map_err(|_| patience.over(host, "did not answer"))?
+            .map_err(|error| broken(host, &error))?;
         let status = response.status().as_u16();
         let mut read = BytesMut::new();
         loop {
-            let left = request.deadline.saturating_duration_since(Instant::now());
-            let wait = request.first_byte_timeout.min(left);
-            let chunk = tokio::time::timeout(wait, response.chunk())
+            let patience = Patience::of(request);
+            let chunk = tokio::time::timeout(patience.wait, response.chunk())
                 .await
-                .map_err(|_| late("stopped in the middle of its answer"))?
-                .map_err(broken)?;
+                .map_err(|_| patience.over(host, "stopped in the middle of its answer"))?
+                .map_err(|error| broken(host, &error))?;
             let Some(chunk) = chunk else { break };
             if self.options.response_bytes_max < read.len() + chunk.len() {
-                return Err(Failure {
-                    error: Error::new(
-                        ErrorKind::TooLarge,
-                        "answer_too_large",
-                        format!(
-                            "the answer of Elasticsearch is larger than {} bytes; ask for fewer records at once",
-                            self.options.response_bytes_max
-                        ),
-                    ),
-                    counts_against_host: false,
-                });
+                return Err(too_large(self.options.response_bytes_max));
             }
             read.extend_from_slice(&chunk);
         }
@@ -485,6 +377,57 @@ impl Client {
     }
 }
 
+/// How long to wait for the next sign of life.
+struct Patience {
+    wait: Duration,
+    /// The host had its full time; else it was the caller's that ran out.
+    is_hosts_fault: bool,
+}
+
+impl Patience {
+    fn of(request: &Request<'_>) -> Self {
+        let left = request.deadline.saturating_duration_since(Instant::now());
+        Self {
+            wait: request.first_byte_timeout.min(left),
+            is_hosts_fault: request.first_byte_timeout < left,
+        }
+    }
+
+    fn over(&self, host: &Host, phase: &str) -> Failure {
+        let message = format!(
+            "Elasticsearch at {} {phase} for {} ms",
+            host.base,
+            self.wait.as_millis()
+        );
+        Failure {
+            error: Error::new(ErrorKind::Timeout, "elasticsearch_timeout", message),
+            counts_against_host: self.is_hosts_fault,
+        }
+    }
+}
+
+fn broken(host: &Host, error: &reqwest::Error) -> Failure {
+    let message = format!(
+        "no answer from Elasticsearch at {}: {}",
+        host.base,
+        chain(error)
+    );
+    Failure {
+        error: Error::unavailable("elasticsearch_unavailable", message),
+        counts_against_host: true,
+    }
+}
+
+fn too_large(bytes_max: usize) -> Failure {
+    let message = format!(
+        "the answer of Elasticsearch is larger than {bytes_max} bytes; ask for fewer records at once"
+    );
+    Failure {
+        error: Error::new(ErrorKind::TooLarge, "answer_too_large", message),
+        counts_against_host: false,
+    }
+}
+
 /// Tells the breaker when a request is dropped in its middle.
 struct Probe<'a> {
     host: Option<&'a Host>,
@@ -517,24 +460,6 @@ fn server(is_opensearch: bool, number: &str) -> Option<Server> {
         major: number.split('.').next()?.parse().ok()?,
         version: number.to_owned(),
     })
-}
-
-/// The server works, but not on this now.
-fn overload(answer: &Answer) -> Option<Error> {
-    match answer.status {
-        429 => Some(Error::new(
-            ErrorKind::Busy,
-            "elasticsearch_busy",
-            format!("Elasticsearch has too much to do: {}", answer.reason()),
-        )),
-        // OpenSearch says so of a question that has too many buckets, which no retry mends.
-        503 if answer.reason().contains("too_many_buckets") => None,
-        502..=504 => Some(Error::unavailable(
-            "elasticsearch_unavailable",
-            format!("Elasticsearch cannot work now: {}", answer.reason()),
-        )),
-        _ => None,
-    }
 }
 
 /// An error with its causes; the first names the URL, which holds no credentials.

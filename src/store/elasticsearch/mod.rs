@@ -5,6 +5,7 @@
 //! into records. Both sides share `names` and the `client`.
 
 pub mod address;
+pub mod answer;
 pub mod breaker;
 pub mod bulk;
 pub mod client;

@@ -391,7 +391,7 @@ pub fn encoded(id: &str) -> String {
     for byte in id.bytes() {
         match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
-                out.push(char::from(byte))
+                out.push(char::from(byte));
             }
             _ => out.push_str(&format!("%{byte:02X}")),
         }
@@ -488,7 +488,10 @@ async fn put_versioned(inner: &Inner, documents: &[(String, u64, Json)]) -> Resu
 mod tests {
     use super::*;
 
-    fn state(marks: &[(u32, u64, &[(Day, u64)])]) -> State {
+    /// Partition, next position, highest position of each day.
+    type Mark<'a> = (u32, u64, &'a [(Day, u64)]);
+
+    fn state(marks: &[Mark<'_>]) -> State {
         let state = State::default();
         state.apply(&BTreeMap::new(), 1);
         for (partition, next, days) in marks {

@@ -48,7 +48,7 @@ impl ElasticsearchStore {
                 tracing::error!(%error, "the store cannot be reached yet; lines are queued until it can");
             }
             Err(_) => {
-                tracing::error!("the store does not answer yet; lines are queued until it does")
+                tracing::error!("the store does not answer yet; lines are queued until it does");
             }
         }
         let stop = CancellationToken::new();

@@ -18,7 +18,7 @@ use crate::record::{
 };
 use crate::store::elasticsearch::bulk::{self, Bulk, Item, Outcome};
 use crate::store::elasticsearch::client::Method;
-use crate::store::elasticsearch::document::{BatchKeys, Entry, Scratch, push_document};
+use crate::store::elasticsearch::document::{BatchKeys, Entry, Leaf, Scratch, push_document};
 use crate::store::elasticsearch::names::{day_of, index_of_day};
 use crate::store::elasticsearch::plan::IndexPlan;
 use crate::store::elasticsearch::state::{Day, Progress};
@@ -383,11 +383,17 @@ fn make(
     todo: &Todo,
     sender: &mpsc::Sender<Bulk>,
 ) -> (Work, Left, bool) {
-    let mut left = Left::default();
-    let mut has_letters = false;
-    let mut bulk = Bulk {
+    let first = Bulk {
         body: work.spare.pop().unwrap_or_default(),
         items: Vec::new(),
+    };
+    let mut maker = Maker {
+        inner,
+        work,
+        bulk: first,
+        left: Left::default(),
+        has_letters: false,
+        sender,
     };
     let mut listed = match todo {
         Todo::New(_) => [].iter(),
@@ -395,8 +401,7 @@ fn make(
     }
     .peekable();
     for (batch, queued) in (0..).zip(batches) {
-        let mut keys: HashMap<Day, BatchKeys> = HashMap::new();
-        let mut leaves = Vec::new();
+        let mut making = BatchMaking::default();
         for (entry, found) in (0..).zip(queued.batch.entries()) {
             let position = Position {
                 seq: queued.first.seq + u64::from(entry),
@@ -410,64 +415,102 @@ fn make(
                 continue;
             }
             let arrival_ns = queued.batch.arrival_ns();
-            match found {
-                EntryRef::DeadLetter(letter) => {
-                    has_letters = true;
-                    letters::push_letter(&mut bulk.body, inner, position, letter, arrival_ns);
-                }
-                EntryRef::Record(record) => {
-                    let day = day_of(record.timestamp_ns);
-                    let key = RecordKey {
-                        timestamp_ns: record.timestamp_ns,
-                        position,
-                    };
-                    let Some(plan) = work.plans.get_mut(&day) else {
-                        left.days.insert(day);
-                        left.entries.push((batch, entry));
-                        continue;
-                    };
-                    let of = Entry {
-                        record,
-                        key,
-                        arrival_ns,
-                        has_at_timestamp: plan.has_at_timestamp(),
-                    };
-                    let keys = keys.entry(day).or_default();
-                    if !push_document(
-                        &mut bulk.body,
-                        plan,
-                        keys,
-                        &mut work.scratch,
-                        &mut leaves,
-                        &of,
-                    ) {
-                        left.entries.push((batch, entry));
-                        continue;
-                    }
-                }
-            }
-            bulk.items.push(Item {
-                batch,
-                entry,
-                end: bulk.body.len(),
-            });
-            if inner.options.bulk_bytes_max <= bulk.body.len() {
-                let next = Bulk {
-                    body: work.spare.pop().unwrap_or_default(),
-                    items: Vec::with_capacity(bulk.items.len()),
-                };
-                if sender
-                    .blocking_send(std::mem::replace(&mut bulk, next))
-                    .is_err()
-                {
-                    return (work, left, has_letters);
-                }
+            if !maker.push(&mut making, found, position, arrival_ns) {
+                maker.left.entries.push((batch, entry));
+            } else if !maker.pushed(batch, entry) {
+                return maker.end();
             }
         }
     }
-    if !bulk.items.is_empty() {
+    if !maker.bulk.items.is_empty() {
         // If nobody takes it, the write has failed already.
-        let _ = sender.blocking_send(bulk);
+        let _ = maker.sender.blocking_send(std::mem::take(&mut maker.bulk));
     }
-    (work, left, has_letters)
+    maker.end()
+}
+
+/// What is kept for the records of one batch.
+#[derive(Default)]
+struct BatchMaking<'a> {
+    keys: HashMap<Day, BatchKeys>,
+    leaves: Vec<Leaf<'a>>,
+}
+
+struct Maker<'m> {
+    inner: &'m Inner,
+    work: Work,
+    bulk: Bulk,
+    left: Left,
+    has_letters: bool,
+    sender: &'m mpsc::Sender<Bulk>,
+}
+
+impl Maker<'_> {
+    /// Appends the entry's document; `false` if its index or fields are missing yet.
+    fn push<'a>(
+        &mut self,
+        making: &mut BatchMaking<'a>,
+        entry: EntryRef<'a>,
+        position: Position,
+        arrival_ns: i64,
+    ) -> bool {
+        let record = match entry {
+            EntryRef::Record(record) => record,
+            EntryRef::DeadLetter(letter) => {
+                self.has_letters = true;
+                letters::push_letter(
+                    &mut self.bulk.body,
+                    self.inner,
+                    position,
+                    letter,
+                    arrival_ns,
+                );
+                return true;
+            }
+        };
+        let day = day_of(record.timestamp_ns);
+        let Some(plan) = self.work.plans.get_mut(&day) else {
+            self.left.days.insert(day);
+            return false;
+        };
+        let of = Entry {
+            record,
+            key: RecordKey {
+                timestamp_ns: record.timestamp_ns,
+                position,
+            },
+            arrival_ns,
+            has_at_timestamp: plan.has_at_timestamp(),
+        };
+        push_document(
+            &mut self.bulk.body,
+            plan,
+            making.keys.entry(day).or_default(),
+            &mut self.work.scratch,
+            &mut making.leaves,
+            &of,
+        )
+    }
+
+    /// Notes where the document ends, and gives the bulk away when it is large enough; `false` if nobody takes it.
+    fn pushed(&mut self, batch: u32, entry: u32) -> bool {
+        self.bulk.items.push(Item {
+            batch,
+            entry,
+            end: self.bulk.body.len(),
+        });
+        if self.bulk.body.len() < self.inner.options.bulk_bytes_max {
+            return true;
+        }
+        let next = Bulk {
+            body: self.work.spare.pop().unwrap_or_default(),
+            items: Vec::with_capacity(self.bulk.items.len()),
+        };
+        let full = std::mem::replace(&mut self.bulk, next);
+        self.sender.blocking_send(full).is_ok()
+    }
+
+    fn end(self) -> (Work, Left, bool) {
+        (self.work, self.left, self.has_letters)
+    }
 }

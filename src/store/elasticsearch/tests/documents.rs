@@ -243,9 +243,9 @@ fn text(text: &str) -> Value {
     Value::Str(text.to_owned())
 }
 
-#[test]
-fn a_document_says_what_the_questions_need() {
-    let record = one(&[
+/// A record with a value of every type.
+fn of_every_type() -> Record {
+    one(&[
         ("level", text("ERROR")),
         ("http.status", Value::Int(500)),
         ("big", Value::Number("18446744073709551616".to_owned())),
@@ -256,7 +256,12 @@ fn a_document_says_what_the_questions_need() {
         ),
         ("a.b", text("12")),
         ("a\\.b", Value::Bool(true)),
-    ]);
+    ])
+}
+
+#[test]
+fn a_document_says_what_the_questions_need() {
+    let record = of_every_type();
     let mut plan = plan(true, 5_000);
     let hits = hits(&mut plan, &[record]);
     let source = &hits[0]["_source"];
@@ -339,7 +344,7 @@ fn long_texts_and_overflow_are_marked() {
     let record = one(&[("message", text(&long)), ("a", text("b")), ("c", text("d"))]);
     assert!(TEXT_UNITS_MAX < long.len());
     let mut plan = plan(true, 6);
-    let hits = hits(&mut plan, &[record.clone()]);
+    let hits = hits(&mut plan, &[record]);
     let source = &hits[0]["_source"];
     assert_eq!(source[own::LONG], json!(["message"]));
     assert_eq!(source[own::OVERFLOW], Json::Null, "three more fit");

@@ -352,35 +352,8 @@ impl Fake {
                 properties.extend(added);
                 (200, json!({}))
             }
-            ("POST", [index, "_mget"]) => {
-                let ids = json()["ids"].as_array().cloned().unwrap_or_default();
-                let documents = held.indices.get(*index);
-                let docs: Vec<Json> = ids
-                    .iter()
-                    .map(|id| {
-                        let found =
-                            documents.and_then(|documents| documents.get(id.as_str().unwrap()));
-                        json!({"_id": id, "found": found.is_some(), "_source": found})
-                    })
-                    .collect();
-                (200, json!({"docs": docs}))
-            }
-            ("POST", [index, "_bulk"]) => {
-                let text = std::str::from_utf8(body).unwrap();
-                let lines: Vec<&str> = text.lines().collect();
-                let mut items = Vec::new();
-                for pair in lines.chunks(2) {
-                    let action: Json = serde_json::from_str(pair[0]).unwrap();
-                    let id = action["index"]["_id"].as_str().unwrap().to_owned();
-                    let document = serde_json::from_str(pair[1]).unwrap();
-                    held.indices
-                        .entry((*index).to_owned())
-                        .or_default()
-                        .insert(id, document);
-                    items.push(json!({"index": {"status": 200}}));
-                }
-                (200, json!({"items": items}))
-            }
+            ("POST", [index, "_mget"]) => (200, held.many(index, &json())),
+            ("POST", [index, "_bulk"]) => (200, held.put_all(index, body)),
             ("POST", [_, "_refresh"]) => (200, json!({"_shards": {"failed": 0}})),
             ("POST", [_, "_search"]) => (
                 200,
@@ -392,6 +365,32 @@ impl Fake {
                 json!({"error": {"type": "unknown_to_the_fake", "reason": format!("{method} {path}")}}),
             ),
         }
+    }
+}
+
+impl Held {
+    fn many(&self, index: &str, asked: &Json) -> Json {
+        let documents = self.indices.get(index);
+        let find = |id: &Json| {
+            let found = documents.and_then(|documents| documents.get(id.as_str().unwrap()));
+            json!({"_id": id, "found": found.is_some(), "_source": found})
+        };
+        let ids = asked["ids"].as_array().cloned().unwrap_or_default();
+        json!({"docs": ids.iter().map(find).collect::<Vec<_>>()})
+    }
+
+    /// A bulk of `index` actions.
+    fn put_all(&mut self, index: &str, body: &[u8]) -> Json {
+        let lines: Vec<&str> = std::str::from_utf8(body).unwrap().lines().collect();
+        let documents = self.indices.entry(index.to_owned()).or_default();
+        let mut items = Vec::new();
+        for pair in lines.chunks(2) {
+            let action: Json = serde_json::from_str(pair[0]).unwrap();
+            let id = action["index"]["_id"].as_str().unwrap().to_owned();
+            documents.insert(id, serde_json::from_str(pair[1]).unwrap());
+            items.push(json!({"index": {"status": 200}}));
+        }
+        json!({"items": items})
     }
 }
 

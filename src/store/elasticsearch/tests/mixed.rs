@@ -185,43 +185,65 @@ impl Mixed {
     }
 }
 
+/// What should be found.
+#[derive(Default)]
+struct Expected {
+    total: u64,
+    counts: BTreeMap<(String, Kind), u64>,
+    /// Records with a text that is too long for its field.
+    long: u64,
+    /// One value of each record.
+    samples: Vec<(RecordKey, String, Kind, Json)>,
+}
+
+impl Expected {
+    fn of(batches: &[QueuedBatch], random: &mut SmallRng) -> Self {
+        let mut expected = Self::default();
+        for queued in batches {
+            for (seq, entry) in (queued.first.seq..).zip(queued.batch.entries()) {
+                if let EntryRef::Record(record) = entry {
+                    expected.add(&record, Position { partition: 0, seq }, random);
+                }
+            }
+        }
+        expected
+    }
+
+    fn add(&mut self, record: &RecordRef<'_>, position: Position, random: &mut SmallRng) {
+        self.total += 1;
+        let values = values(record);
+        let fields: std::collections::BTreeSet<(String, Kind)> = values
+            .iter()
+            .map(|(address, kind, _)| (address.clone(), *kind))
+            .collect();
+        for field in fields {
+            *self.counts.entry(field).or_default() += 1;
+        }
+        let is_long = |value| matches!(value, ValueRef::Str(text) if TEXT_UNITS_MAX < text.encode_utf16().count());
+        self.long += u64::from(record.fields().any(|field| is_long(field.value)));
+        if let Some((address, kind, value)) = values.into_iter().choose(random) {
+            let key = RecordKey {
+                timestamp_ns: record.timestamp_ns,
+                position,
+            };
+            self.samples.push((key, address, kind, value));
+        }
+    }
+}
+
 async fn check_mixed(options: ElasticsearchOptions) {
     let batches = mixed();
     let store = Arc::new(ElasticsearchStore::connect(options).await.unwrap());
     for portion in batches.chunks(8) {
         store.write(portion.to_vec()).await.unwrap();
     }
-    let mut total = 0;
-    let mut expected: BTreeMap<(String, Kind), u64> = BTreeMap::new();
-    let mut long = 0;
     let mut random = SmallRng::seed_from_u64(7);
-    let mut samples = Vec::new();
-    for queued in &batches {
-        for (seq, entry) in (queued.first.seq..).zip(queued.batch.entries()) {
-            let EntryRef::Record(record) = entry else {
-                continue;
-            };
-            total += 1;
-            let key = RecordKey {
-                timestamp_ns: record.timestamp_ns,
-                position: Position { partition: 0, seq },
-            };
-            let values = values(&record);
-            let fields: std::collections::BTreeSet<(String, Kind)> = values
-                .iter()
-                .map(|(address, kind, _)| (address.clone(), *kind))
-                .collect();
-            for field in fields {
-                *expected.entry(field).or_default() += 1;
-            }
-            long += u64::from(record.fields().any(
-                |field| matches!(field.value, ValueRef::Str(text) if TEXT_UNITS_MAX < text.encode_utf16().count()),
-            ));
-            if let Some((address, kind, value)) = values.into_iter().choose(&mut random) {
-                samples.push((key, address, kind, value));
-            }
-        }
-    }
+    let Expected {
+        total,
+        counts: expected,
+        long,
+        samples,
+    } = Expected::of(&batches, &mut random);
     let samples = samples.into_iter().choose_multiple(&mut random, SAMPLES);
     let letters = store
         .dead_letters(DeadLetterRequest {

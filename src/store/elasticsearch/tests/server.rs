@@ -13,6 +13,10 @@ pub struct Server {
     prefixes: Mutex<Vec<ElasticsearchOptions>>,
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "`scripts/dev-stack env` says where the servers are"
+)]
 fn client_options() -> ClientOptions {
     let url = std::env::var("LOGYARD_DEV_SEARCH").expect(
         "LOGYARD_DEV_SEARCH is not set; run: scripts/dev-stack up --only search && export $(scripts/dev-stack env)",
