@@ -86,7 +86,7 @@ struct ServeArgs {
     /// embedded, memory or kafka://host:9092,host2:9092/topic [default: embedded]
     #[arg(long, value_name = "QUEUE")]
     queue: Option<String>,
-    /// embedded or memory [default: embedded]
+    /// embedded, memory, or elasticsearch://host:9200 [default: embedded]
     #[arg(long, value_name = "STORE")]
     store: Option<String>,
     /// in-process, off, or redis://[user:password@]host[:port][/database] [default: in-process]

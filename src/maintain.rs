@@ -26,6 +26,10 @@ async fn with_store<T>(
     checked: &Checked,
     work: impl AsyncFnOnce(&dyn Store) -> Result<T>,
 ) -> Result<T> {
+    if checked.store == StoreKind::Elasticsearch {
+        // Nobody owns a cluster: this works beside running servers.
+        return used(&*serve::open_store(checked, None).await?, work).await;
+    }
     let Some(path) = checked
         .data_dir
         .as_deref()
@@ -35,8 +39,13 @@ async fn with_store<T>(
         return Err(Error::invalid("no_data_dir", message));
     };
     let folder = DataDir::open(path)?;
-    let store = serve::open_store(checked, Some(folder.path()))?;
-    let done = work(&*store).await;
+    let store = serve::open_store(checked, Some(folder.path())).await?;
+    used(&*store, work).await
+}
+
+/// Does `work`, then closes.
+async fn used<T>(store: &dyn Store, work: impl AsyncFnOnce(&dyn Store) -> Result<T>) -> Result<T> {
+    let done = work(store).await;
     let closed = store.close().await;
     let done = done?;
     closed.map(|()| done)
@@ -50,7 +59,7 @@ pub async fn migrate(checked: Option<&Checked>, args: MigrateArgs) -> anyhow::Re
     };
     let folder = DataDir::open(&path)?;
     let metrics = Arc::new(Metrics::new());
-    let store = serve::open_store(checked, Some(folder.path()))?;
+    let store = serve::open_store(checked, Some(folder.path())).await?;
     let queue = serve::open_queue(checked, Some(folder.path()), &*store, metrics.clone())?;
     let indexer = Indexer::start(
         queue.clone(),

@@ -22,6 +22,9 @@ use crate::record::aliases::Aliases;
 use crate::retention::RetentionOptions;
 use crate::search::SearchOptions;
 use crate::store::RetentionRules;
+use crate::store::elasticsearch::address::Address;
+use crate::store::elasticsearch::client::ClientOptions;
+use crate::store::elasticsearch::{ElasticsearchOptions, QueueIdentity};
 use crate::store::embedded::EmbeddedStoreOptions;
 use crate::store::memory::MemoryStoreOptions;
 
@@ -196,6 +199,52 @@ pub fn memory_store(settings: &Settings) -> MemoryStoreOptions {
     }
 }
 
+/// `queue`: whose records they are; empty for upkeep alone.
+pub fn elasticsearch_store(
+    settings: &Settings,
+    queue: QueueIdentity,
+) -> Result<ElasticsearchOptions> {
+    let store = &settings.store;
+    let text = |text: &String| (!text.is_empty()).then(|| text.clone());
+    let mut address = Address::parse(&store.kind)?;
+    if let Some(user) = text(&store.elasticsearch_user) {
+        address.user = Some(user);
+        address.password = None;
+    }
+    if let Some(password) = text(&store.elasticsearch_password) {
+        address.password = Some(password);
+    }
+    let mut client = ClientOptions::new(address);
+    client.api_key = text(&store.elasticsearch_api_key);
+    client.ca_file = text(&store.elasticsearch_ca_file).map(Into::into);
+    client.connect_timeout = ms(store.elasticsearch_connect_timeout_ms);
+    client.first_byte_timeout = ms(store.elasticsearch_answer_timeout_ms);
+    client.compress = store.elasticsearch_compress;
+    let mut options = ElasticsearchOptions::new(client, queue);
+    options
+        .index_prefix
+        .clone_from(&store.elasticsearch_index_prefix);
+    options
+        .state_prefix
+        .clone_from(&store.elasticsearch_state_prefix);
+    options.shards = store.elasticsearch_shards;
+    options.replicas = store.elasticsearch_replicas;
+    if 0 < store.elasticsearch_refresh_interval_ms {
+        options.refresh_interval = format!("{}ms", store.elasticsearch_refresh_interval_ms);
+    }
+    options.codec.clone_from(&store.elasticsearch_codec);
+    options.logsdb = store.elasticsearch_logsdb;
+    options.fields_max = size(store.elasticsearch_fields_max);
+    options.bulk_bytes_max = size(store.elasticsearch_bulk_bytes_max);
+    options.bulks_in_flight_max = size(store.elasticsearch_bulks_in_flight_max);
+    options.write_limit = ms(store.elasticsearch_write_limit_ms);
+    options.poll_interval = ms(store.elasticsearch_poll_interval_ms);
+    options.dead_letters_bytes_max = store.dead_letters_bytes_max;
+    options.read.candidates_max = store.elasticsearch_candidates_max;
+    options.read.exact_records_max = store.elasticsearch_exact_records_max;
+    Ok(options)
+}
+
 pub fn indexer(settings: &Settings) -> IndexerOptions {
     let indexer = &settings.indexer;
     IndexerOptions {
@@ -268,6 +317,11 @@ pub fn memory_budget(checked: &Checked) -> Vec<(&'static str, u64)> {
     let store = match checked.store {
         StoreKind::Embedded => 2 * settings.store.head_bytes_max,
         StoreKind::Memory => settings.store.memory_size_bytes_max,
+        // Being made, waiting, under way.
+        StoreKind::Elasticsearch => {
+            settings.store.elasticsearch_bulk_bytes_max
+                * (2 + settings.store.elasticsearch_bulks_in_flight_max)
+        }
     };
     let cache = match &checked.cache {
         CacheKind::InProcess => settings.cache.size_bytes_max,
@@ -336,6 +390,16 @@ mod tests {
         );
         same(&memory_store(&settings), &MemoryStoreOptions::default());
         same(&embedded_store(&settings), &EmbeddedStoreOptions::default());
+        let queue = QueueIdentity("q".to_owned());
+        let mut with_elasticsearch = settings.clone();
+        "elasticsearch://x".clone_into(&mut with_elasticsearch.store.kind);
+        same(
+            &elasticsearch_store(&with_elasticsearch, queue.clone()).unwrap(),
+            &ElasticsearchOptions::new(
+                ClientOptions::new(Address::parse("elasticsearch://x").unwrap()),
+                queue,
+            ),
+        );
         same(&indexer(&settings), &IndexerOptions::default());
         same(&search(&settings), &SearchOptions::default());
         let url = redis_url::parse("redis://127.0.0.1").unwrap();

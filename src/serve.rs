@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::{self, ApiState, Identity};
 use crate::cache::{Cache, InProcessCache, NoCache, RedisCache};
-use crate::common::data_dir::DataDir;
+use crate::common::data_dir::{self, DataDir};
 use crate::common::error::Result;
 use crate::common::metrics::Metrics;
 use crate::common::server;
@@ -31,6 +31,7 @@ use crate::queue::{EmbeddedQueue, KafkaQueue, MemoryQueue, Queue};
 use crate::retention::{self, RetentionOptions};
 use crate::search::Searcher;
 use crate::store::Store;
+use crate::store::elasticsearch::{ElasticsearchStore, QueueIdentity};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::memory::MemoryStore;
 use crate::ui;
@@ -74,7 +75,7 @@ async fn run(checked: Checked) -> anyhow::Result<()> {
         .with_context(|| format!("listen on {}", checked.listen))?;
     let address = listener.local_addr().context("ask for the own address")?;
     let metrics = Arc::new(Metrics::new());
-    let store = open_store(&checked, folder)?;
+    let store = open_store(&checked, folder).await?;
     let queue = open_queue(&checked, folder, &*store, metrics.clone())?;
     let cache = open_cache(&checked, &metrics)?;
     let leaving = CancellationToken::new();
@@ -119,7 +120,7 @@ async fn run(checked: Checked) -> anyhow::Result<()> {
 }
 
 /// The one place that chooses a store. Blocks while it opens.
-pub fn open_store(checked: &Checked, folder: Option<&Path>) -> Result<Arc<dyn Store>> {
+pub async fn open_store(checked: &Checked, folder: Option<&Path>) -> Result<Arc<dyn Store>> {
     match (checked.store, folder) {
         (StoreKind::Embedded, Some(folder)) => {
             let options = options::embedded_store(&checked.settings);
@@ -128,9 +129,29 @@ pub fn open_store(checked: &Checked, folder: Option<&Path>) -> Result<Arc<dyn St
                 options,
             )?))
         }
+        (StoreKind::Elasticsearch, _) => {
+            let queue = queue_identity(checked, folder)?;
+            let options = options::elasticsearch_store(&checked.settings, queue)?;
+            Ok(Arc::new(ElasticsearchStore::connect(options).await?))
+        }
         (StoreKind::Memory, _) | (StoreKind::Embedded, None) => Ok(Arc::new(MemoryStore::new(
             options::memory_store(&checked.settings),
         ))),
+    }
+}
+
+/// Whose records go into a shared store: an embedded queue has a name of its own in its folder. Without a folder it is upkeep alone.
+fn queue_identity(checked: &Checked, folder: Option<&Path>) -> Result<QueueIdentity> {
+    match (checked.queue, folder) {
+        (QueueKind::Embedded, Some(folder)) => Ok(QueueIdentity(format!(
+            "embedded/{}",
+            data_dir::own_id(folder)?
+        ))),
+        (QueueKind::Kafka, _) => Ok(QueueIdentity(match &checked.kafka {
+            Some(kafka) => format!("kafka/{}", kafka.topic),
+            None => String::new(),
+        })),
+        (QueueKind::Embedded | QueueKind::Memory, _) => Ok(QueueIdentity(String::new())),
     }
 }
 
@@ -170,6 +191,7 @@ pub fn open_queue(
 fn consuming(store: StoreKind) -> Consuming {
     match store {
         StoreKind::Embedded | StoreKind::Memory => Consuming::Assigned,
+        StoreKind::Elasticsearch => Consuming::Group,
     }
 }
 
@@ -288,6 +310,7 @@ fn identity(checked: &Checked) -> Identity {
         store_kind: match checked.store {
             StoreKind::Embedded => "embedded",
             StoreKind::Memory => "memory",
+            StoreKind::Elasticsearch => "elasticsearch",
         },
         cache_kind: match &checked.cache {
             CacheKind::InProcess => "in-process",

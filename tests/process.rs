@@ -56,8 +56,8 @@ fn what_is_unsafe_or_unknown_is_refused_before_anything_starts() {
             "not part of this version",
         ),
         (
-            &["serve", "--store", "elasticsearch://es:9200"],
-            "not part of this version",
+            &["serve", "--store", "elasticsearch"],
+            "elasticsearch://host:9200",
         ),
         (
             &["serve", "--cache", "redis://cache"],

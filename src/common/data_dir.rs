@@ -1,6 +1,7 @@
 //! The data folder: made if absent, owned by one process at a time. Knows nothing of what lies in it.
 //!
-//! Layout: `LOCK` (held with `flock` for the owner's life, holds the owner's process id) beside the folders of the parts.
+//! Layout: `LOCK` (held with `flock` for the owner's life, holds the owner's process id) beside the folders of the parts, and `ID`, a random name that tells
+//! this folder from all others, made when something outside needs to know.
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read as _, Seek as _, Write as _};
@@ -90,6 +91,34 @@ impl DataDir {
     }
 }
 
+/// The folder's random name; made, durably, the first time. Only for the owner of the folder.
+pub fn own_id(folder: &Path) -> Result<String> {
+    let path = folder.join("ID");
+    match std::fs::read_to_string(&path) {
+        Ok(id) if id.trim().len() == 32 => return Ok(id.trim().to_owned()),
+        Ok(_) => {
+            let message = format!(
+                "{} does not hold the name that tells this data folder from others; restore it from a backup",
+                path.display()
+            );
+            return Err(Error::invalid("data_dir_unusable", message));
+        }
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => {}
+        Err(e) => return Err(fault(folder, "has an ID that cannot be read", e)),
+    }
+    let id = format!("{:032x}", rand::random::<u128>());
+    let write = || {
+        let part = folder.join("ID.part");
+        let mut file = File::create(&part)?;
+        writeln!(file, "{id}")?;
+        file.sync_all()?;
+        std::fs::rename(&part, &path)?;
+        File::open(folder)?.sync_all()
+    };
+    write().map_err(|e| fault(folder, "cannot be written", e))?;
+    Ok(id)
+}
+
 fn fault(path: &Path, what: &str, error: std::io::Error) -> Error {
     let message = format!(
         "the data folder {} {what}: {error}; choose another with --data-dir",
@@ -122,6 +151,15 @@ mod tests {
         );
         drop(first);
         assert_eq!(DataDir::open(&path).unwrap().path(), path);
+    }
+
+    #[test]
+    fn a_folder_keeps_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let id = own_id(folder.path()).unwrap();
+        assert_eq!(own_id(folder.path()).unwrap(), id);
+        std::fs::write(folder.path().join("ID"), "short").unwrap();
+        assert!(own_id(folder.path()).is_err());
     }
 
     #[test]

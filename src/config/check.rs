@@ -39,6 +39,7 @@ pub enum DurabilityKind {
 pub enum StoreKind {
     Embedded,
     Memory,
+    Elasticsearch,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +106,10 @@ pub fn check(layered: &Layered) -> Result<Checked> {
     if queue == QueueKind::Embedded && store == StoreKind::Memory {
         let message = "`store.kind = \"memory\"` forgets on restart what the embedded queue has already released; use `--in-memory`, or the embedded store";
         return Err(checker.wrong("store.kind", message));
+    }
+    if queue == QueueKind::Memory && store == StoreKind::Elasticsearch {
+        let message = "the queue in memory counts from 0 after each start, so records would collide in Elasticsearch; use `--queue embedded`";
+        return Err(checker.wrong("queue.kind", message));
     }
     let needs_disk = queue == QueueKind::Embedded || store == StoreKind::Embedded;
     let roles = checker.roles()?;
@@ -213,6 +218,52 @@ fn smallest_of_parts(s: &Settings) -> Vec<Limit> {
     ]
 }
 
+/// Below these no record would reach Elasticsearch.
+fn smallest_of_elasticsearch(s: &Settings) -> Vec<Limit> {
+    vec![
+        (
+            "store.elasticsearch_shards",
+            s.store.elasticsearch_shards,
+            1,
+        ),
+        (
+            "store.elasticsearch_fields_max",
+            s.store.elasticsearch_fields_max,
+            50,
+        ),
+        (
+            "store.elasticsearch_bulk_bytes_max",
+            s.store.elasticsearch_bulk_bytes_max,
+            1 << 16,
+        ),
+        (
+            "store.elasticsearch_bulks_in_flight_max",
+            s.store.elasticsearch_bulks_in_flight_max,
+            1,
+        ),
+        (
+            "store.elasticsearch_connect_timeout_ms",
+            s.store.elasticsearch_connect_timeout_ms,
+            10,
+        ),
+        (
+            "store.elasticsearch_answer_timeout_ms",
+            s.store.elasticsearch_answer_timeout_ms,
+            100,
+        ),
+        (
+            "store.elasticsearch_write_limit_ms",
+            s.store.elasticsearch_write_limit_ms,
+            100,
+        ),
+        (
+            "store.elasticsearch_poll_interval_ms",
+            s.store.elasticsearch_poll_interval_ms,
+            10,
+        ),
+    ]
+}
+
 /// Above these the layers below overflow: some count with 32 bits, a batch is addressed with 32 bits.
 fn largest(s: &Settings) -> Vec<Limit> {
     vec![
@@ -237,6 +288,16 @@ fn largest(s: &Settings) -> Vec<Limit> {
             1 << 20,
         ),
         ("store.columns_max", s.store.columns_max, 10_000),
+        (
+            "store.elasticsearch_bulk_bytes_max",
+            s.store.elasticsearch_bulk_bytes_max,
+            64 << 20,
+        ),
+        (
+            "store.elasticsearch_fields_max",
+            s.store.elasticsearch_fields_max,
+            100_000,
+        ),
         ("search.page_limit_max", s.search.page_limit_max, 1 << 20),
         ("search.threads", s.search.threads, 1024),
         ("search.waiting_max", s.search.waiting_max, 1 << 20),
@@ -274,6 +335,7 @@ impl Checker<'_> {
             .into_iter()
             .chain(smallest_of_parts(s))
             .chain(kafka::smallest(&s.queue))
+            .chain(smallest_of_elasticsearch(s))
         {
             if value < min {
                 return Err(self.wrong(key, &format!("must be at least {min}, not {value}")));
@@ -344,13 +406,6 @@ impl Checker<'_> {
         self.wrong(key, &what)
     }
 
-    fn not_yet(&self, key: &str, what: &str, choices: &str) -> Error {
-        self.wrong(
-            key,
-            &format!("{what} is not part of this version; use {choices}"),
-        )
-    }
-
     fn queue(&self) -> Result<(QueueKind, Option<KafkaAddress>)> {
         let queue = &self.settings().queue;
         match queue.kind.as_str() {
@@ -380,6 +435,7 @@ impl Checker<'_> {
             return Ok(());
         }
         let what = match (queue, store) {
+            (QueueKind::Kafka, StoreKind::Elasticsearch) => return Ok(()),
             (QueueKind::Embedded | QueueKind::Memory, _) => {
                 "a queue inside this process needs both roles `api` and `indexer` here: nobody else could fill or read it; leave out only `cleaner` and `ui`, or use `--queue kafka://…` and a store that several processes share"
             }
@@ -408,14 +464,57 @@ impl Checker<'_> {
         match self.settings().store.kind.as_str() {
             "embedded" => Ok(StoreKind::Embedded),
             "memory" => Ok(StoreKind::Memory),
-            kind if kind.starts_with("elasticsearch://") || kind.starts_with("opensearch://") => {
-                Err(self.not_yet(
-                    "store.kind",
-                    "Elasticsearch as the store",
-                    "`embedded` or `memory`",
-                ))
+            kind if kind.starts_with("elasticsearch") || kind.starts_with("opensearch") => {
+                self.elasticsearch()
             }
-            kind => Err(self.unknown_choice("store.kind", kind, &["embedded", "memory"])),
+            kind => Err(self.unknown_choice(
+                "store.kind",
+                kind,
+                &["embedded", "memory", "elasticsearch://host:9200"],
+            )),
+        }
+    }
+
+    fn elasticsearch(&self) -> Result<StoreKind> {
+        let store = &self.settings().store;
+        if !store.kind.contains("://") {
+            let what =
+                "write elasticsearch://host:9200, or elasticsearch+https://host:9200 with TLS";
+            return Err(self.wrong("store.kind", what));
+        }
+        for (key, prefix) in [
+            (
+                "store.elasticsearch_index_prefix",
+                &store.elasticsearch_index_prefix,
+            ),
+            (
+                "store.elasticsearch_state_prefix",
+                &store.elasticsearch_state_prefix,
+            ),
+        ] {
+            let is_name = prefix.starts_with(|c: char| c.is_ascii_lowercase())
+                && prefix
+                    .bytes()
+                    .all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.'));
+            if !is_name {
+                let what = "an index name begins with a lowercase letter and holds lowercase letters, digits, `-`, `_` and `.`";
+                return Err(self.wrong(key, what));
+            }
+        }
+        if store
+            .elasticsearch_state_prefix
+            .starts_with(&store.elasticsearch_index_prefix)
+        {
+            let what = "it begins as `store.elasticsearch_index_prefix` does, so checkpoints would be taken for records";
+            return Err(self.wrong("store.elasticsearch_state_prefix", what));
+        }
+        match store.elasticsearch_codec.as_str() {
+            "default" | "best_compression" => Ok(StoreKind::Elasticsearch),
+            other => Err(self.unknown_choice(
+                "store.elasticsearch_codec",
+                other,
+                &["default", "best_compression"],
+            )),
         }
     }
 
@@ -532,7 +631,22 @@ mod tests {
         assert!(message("HTTP__LISTEN", "8001").contains("not an address with a port"));
         assert!(message("QUEUE__KIND", "kafka://broker").contains("name the topic"));
         assert!(message("QUEUE__KIND", "embeded").contains("did you mean `embedded`?"));
-        assert!(message("STORE__KIND", "elasticsearch://x").contains("not part of this version"));
+        assert!(message("STORE__KIND", "elasticsearch").contains("elasticsearch://host:9200"));
+        assert!(
+            checked(&[("STORE__KIND", "elasticsearch://x")])
+                .is_ok_and(|checked| checked.store == StoreKind::Elasticsearch)
+        );
+        let refused = |key: &str, value: &str| {
+            checked(&[("STORE__KIND", "elasticsearch://x"), (key, value)])
+                .unwrap_err()
+                .message
+        };
+        assert!(refused("QUEUE__KIND", "memory").contains("would collide"));
+        assert!(refused("STORE__ELASTICSEARCH_INDEX_PREFIX", "Logs").contains("lowercase"));
+        assert!(
+            refused("STORE__ELASTICSEARCH_STATE_PREFIX", "logs-own-").contains("taken for records")
+        );
+        assert!(refused("STORE__ELASTICSEARCH_CODEC", "zstd").contains("is none of"));
         assert!(message("CACHE__KIND", "redis://x:y").contains("`y` is not a port"));
         assert!(message("CACHE__KIND", "redis://u@x").contains("needs a password"));
         assert!(message("ROLES", "api,indxer").contains("did you mean `indexer`?"));
@@ -547,6 +661,15 @@ mod tests {
         for roles in ["api", "indexer", "cleaner", "ui", "api,cleaner,ui"] {
             let message = with_kafka(roles).unwrap_err();
             assert!(message.contains("a store inside this process"), "{message}");
+        }
+        // Both shared: any role alone.
+        for roles in ["api", "indexer", "cleaner", "ui", "api,cleaner,ui"] {
+            let settings = [
+                ("QUEUE__KIND", "kafka://a:1/logs"),
+                ("STORE__KIND", "elasticsearch://x"),
+                ("ROLES", roles),
+            ];
+            assert!(checked(&settings).is_ok(), "{roles}");
         }
         assert!(message("STORE__KIND", "memory").contains("--in-memory"));
         assert!(message("HTTP__HEADERS_MAX", "0").contains("at least 10, not 0"));

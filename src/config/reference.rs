@@ -29,6 +29,7 @@ pub fn print(layered: &Layered) -> Result<String> {
                 let origin = origin
                     .map(|origin| format!("  # {origin}"))
                     .unwrap_or_default();
+                let value = without_secrets(key, value);
                 let _ = writeln!(text, "{key} = {value}{origin}");
             }
             None => {
@@ -37,6 +38,24 @@ pub fn print(layered: &Layered) -> Result<String> {
         }
     }
     Ok(text)
+}
+
+/// Passwords and keys are not for terminals and tickets.
+fn without_secrets(key: &str, value: &Value) -> Value {
+    let Value::String(text) = value else {
+        return value.clone();
+    };
+    let is_secret = key.ends_with("password") || key.ends_with("api_key");
+    if is_secret && !text.is_empty() {
+        return "(set, not shown)".into();
+    }
+    // `scheme://user:password@host`
+    let hidden = text.split_once("://").and_then(|(scheme, rest)| {
+        let (login, host) = rest.rsplit_once('@')?;
+        let (user, _) = login.split_once(':')?;
+        Some(format!("{scheme}://{user}:(not shown)@{host}"))
+    });
+    hidden.unwrap_or_else(|| text.clone()).into()
 }
 
 /// (key, dotted path, value in force) if `line` sets something.
@@ -115,5 +134,20 @@ mod tests {
         );
         let read: Settings = toml::from_str(&printed).unwrap();
         assert_eq!(read, layered.settings);
+    }
+
+    #[test]
+    fn passwords_are_not_printed() {
+        let shown = |key: &str, value: &str| without_secrets(key, &value.into());
+        assert_eq!(
+            shown("kind", "elasticsearch://elastic:pa@ss@host:9200").as_str(),
+            Some("elasticsearch://elastic:(not shown)@host:9200")
+        );
+        assert_eq!(shown("kind", "embedded").as_str(), Some("embedded"));
+        assert_eq!(shown("elasticsearch_password", "").as_str(), Some(""));
+        assert_eq!(
+            shown("elasticsearch_api_key", "abc").as_str(),
+            Some("(set, not shown)")
+        );
     }
 }

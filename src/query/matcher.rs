@@ -213,7 +213,7 @@ fn last_line(message: &str) -> String {
 }
 
 /// The regular expression that a wildcard pattern means.
-fn wildcard_regex(pattern: &str) -> String {
+pub fn wildcard_regex(pattern: &str) -> String {
     const EDGE: &str = "[^\\p{Alphabetic}\\p{N}]";
     let mut body = String::new();
     let mut first = None;

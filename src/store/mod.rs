@@ -9,12 +9,16 @@
 //! - `version` changes whenever an answer about that time range could change; it may change more often. It changes after the change can be
 //!   seen by a search, and before the call that made it returns.
 
+mod answer;
 #[cfg(test)]
 pub mod contract;
+pub mod elasticsearch;
 pub mod embedded;
 #[cfg(test)]
 pub(crate) mod fake;
 pub mod memory;
+#[cfg(test)]
+pub(crate) mod scenario;
 #[cfg(test)]
 pub mod testing;
 

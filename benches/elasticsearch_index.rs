@@ -1,0 +1,395 @@
+//! The indexer into Elasticsearch beside the bulk limit of the same server: the same documents, made before, posted in the same sizes. Both in one run, in
+//! turn; Logyard's processor time for each GB of lines; the disk of the index modes.
+//!
+//! `scripts/dev-stack up --only search && export $(scripts/dev-stack env)`, then
+//! `cargo bench --bench elasticsearch_index -- [app|access|wide|repetitive|FILE.ndjson] [MB] [--sizes]`
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::indexing_slicing,
+    clippy::disallowed_methods,
+    reason = "a broken bench should stop"
+)]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use logyard::loadgen::shape::{LineTimes, LineWriter, ShapeKind};
+use logyard::record::{EntryRef, Position, QueuedBatch, RecordKey};
+use logyard::store::Store;
+use logyard::store::elasticsearch::address::Address;
+use logyard::store::elasticsearch::client::{ClientOptions, Method};
+use logyard::store::elasticsearch::document::{BatchKeys, Entry, Scratch, push_document};
+use logyard::store::elasticsearch::names::index_of;
+use logyard::store::elasticsearch::{
+    ElasticsearchOptions, ElasticsearchStore, Inner, QueueIdentity,
+};
+use logyard::wire::json::RecordDefaults;
+use logyard::wire::native::decode::{Body, BodyDecoder, DecodeOptions, Hint};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// A request's worth of lines.
+const BODY_BYTES: usize = 1 << 20;
+/// What the indexer hands over at once.
+const PORTION_BYTES: usize = 8 << 20;
+const ROUNDS: usize = 3;
+const START_NS: i64 = 1_742_428_800_000_000_000;
+const BULK: &str = "/_bulk?require_alias=true&filter_path=errors,items.*.status,items.*.error";
+
+fn main() {
+    let args: Vec<String> = std::env::args()
+        .skip(1)
+        .filter(|a| a != "--bench")
+        .collect();
+    let mut plain = args.iter().filter(|a| !a.starts_with("--"));
+    let input = plain.next().map_or("app", String::as_str);
+    let megabytes: usize = plain.next().map_or(64, |a| a.parse().unwrap());
+    let bodies = bodies(input, megabytes << 20);
+    let n_bytes: usize = bodies.iter().map(Vec::len).sum();
+    let batches = decode(&bodies);
+    let n_lines: u64 = batches
+        .iter()
+        .map(|queued| u64::from(queued.batch.len()))
+        .sum();
+    println!("{input}: {n_lines} lines, {:.1} MB", n_bytes as f64 / 1e6);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let gigabytes = n_bytes as f64 / 1e9;
+    runtime.block_on(async {
+        match args.iter().any(|a| a == "--sizes") {
+            true => sizes(&batches, gigabytes).await,
+            false => compare(&batches, n_lines, gigabytes).await,
+        }
+    });
+}
+
+async fn compare(batches: &[QueuedBatch], n_lines: u64, gigabytes: f64) {
+    let start = Cpu::now();
+    let made = documents(&options(), batches).await;
+    println!(
+        "making the documents alone: {:.2} CPU-s/GB of lines",
+        start.elapsed().as_secs_f64() / gigabytes
+    );
+    clean(&made.inner).await;
+    drop(made);
+    // The server compiles itself while it works.
+    index(&options(), batches).await;
+    let mut ratios = Vec::new();
+    for round in 1..=ROUNDS {
+        let (limit, n_documents_bytes) = limit(batches).await;
+        let indexed = index(&options(), batches).await;
+        let ratio = limit.as_secs_f64() / indexed.wall.as_secs_f64();
+        ratios.push(ratio);
+        println!(
+            "round {round}: bulk limit {:.0} lines/s ({:.1} MB of documents a second); indexer {:.0} lines/s, {ratio:.2} of it; {:.2} CPU-s/GB of lines; documents are {:.2} x the lines",
+            n_lines as f64 / limit.as_secs_f64(),
+            n_documents_bytes as f64 / 1e6 / limit.as_secs_f64(),
+            n_lines as f64 / indexed.wall.as_secs_f64(),
+            indexed.cpu.as_secs_f64() / gigabytes,
+            n_documents_bytes as f64 / 1e9 / gigabytes,
+        );
+    }
+    ratios.sort_by(f64::total_cmp);
+    println!("indexer / bulk limit, median: {:.2}", ratios[ROUNDS / 2]);
+}
+
+struct Indexed {
+    wall: Duration,
+    cpu: Duration,
+}
+
+/// As the indexer does it: portion after portion, each searchable and noted before the next.
+async fn index(options: &ElasticsearchOptions, batches: &[QueuedBatch]) -> Indexed {
+    let store = ElasticsearchStore::connect(options.clone()).await.unwrap();
+    let (cpu, wall) = (Cpu::now(), Instant::now());
+    write(&store, batches).await;
+    let indexed = Indexed {
+        wall: wall.elapsed(),
+        cpu: cpu.elapsed(),
+    };
+    clean(store.inner()).await;
+    indexed
+}
+
+async fn write(store: &ElasticsearchStore, batches: &[QueuedBatch]) {
+    let mut portion = Vec::new();
+    let mut bytes = 0;
+    for queued in batches {
+        bytes += queued.batch.as_bytes().len();
+        portion.push(queued.clone());
+        if PORTION_BYTES <= bytes {
+            store.write(std::mem::take(&mut portion)).await.unwrap();
+            bytes = 0;
+        }
+    }
+    store.write(portion).await.unwrap();
+}
+
+struct Made {
+    inner: Arc<Inner>,
+    bulks: Vec<Bytes>,
+}
+
+async fn documents(options: &ElasticsearchOptions, batches: &[QueuedBatch]) -> Made {
+    let store = ElasticsearchStore::connect(options.clone()).await.unwrap();
+    let inner = store.inner().clone();
+    let name = index_of(&options.index_prefix, START_NS);
+    let mut plan = inner.mappings.open(&inner, &name).await.unwrap();
+    let mut scratch = Scratch::default();
+    let mut bulks = Vec::new();
+    let mut body = Vec::new();
+    for queued in batches {
+        let mut keys = BatchKeys::default();
+        let mut leaves = Vec::new();
+        for (seq, entry) in (queued.first.seq..).zip(queued.batch.entries()) {
+            let EntryRef::Record(record) = entry else {
+                continue;
+            };
+            let of = Entry {
+                record,
+                key: RecordKey {
+                    timestamp_ns: record.timestamp_ns,
+                    position: Position { partition: 0, seq },
+                },
+                arrival_ns: START_NS,
+                has_at_timestamp: plan.has_at_timestamp(),
+            };
+            if !push_document(
+                &mut body,
+                &mut plan,
+                &mut keys,
+                &mut scratch,
+                &mut leaves,
+                &of,
+            ) {
+                inner.mappings.add_wanted(&inner, &mut plan).await.unwrap();
+                assert!(push_document(
+                    &mut body,
+                    &mut plan,
+                    &mut keys,
+                    &mut scratch,
+                    &mut leaves,
+                    &of
+                ));
+            }
+            if options.bulk_bytes_max <= body.len() {
+                bulks.push(Bytes::from(std::mem::take(&mut body)));
+            }
+        }
+    }
+    bulks.push(Bytes::from(body));
+    Made { inner, bulks }
+}
+
+/// The same bytes, as many requests at once, and one refresh at the end.
+async fn limit(batches: &[QueuedBatch]) -> (Duration, usize) {
+    let options = options();
+    let made = documents(&options, batches).await;
+    let n_bytes = made.bulks.iter().map(Bytes::len).sum();
+    let inner = &made.inner;
+    let started = Instant::now();
+    futures::stream::iter(made.bulks)
+        .map(|body| async move {
+            let answer = inner.client.bulk(BULK, body, None).await.unwrap();
+            assert!(answer.is_success(), "{}", answer.reason());
+            Ok::<(), ()>(())
+        })
+        .buffer_unordered(options.bulks_in_flight_max)
+        .try_collect::<()>()
+        .await
+        .unwrap();
+    let path = format!("/{}/_refresh", options.pattern());
+    inner.client.admin(Method::POST, &path, None).await.unwrap();
+    let elapsed = started.elapsed();
+    clean(inner).await;
+    (elapsed, n_bytes)
+}
+
+async fn sizes(batches: &[QueuedBatch], gigabytes: f64) {
+    for (name, codec, logsdb) in [
+        ("standard", "default", false),
+        ("best_compression", "best_compression", false),
+        ("logsdb", "default", true),
+    ] {
+        let mut options = options();
+        options.codec = codec.to_owned();
+        options.logsdb = logsdb;
+        let store = ElasticsearchStore::connect(options.clone()).await.unwrap();
+        write(&store, batches).await;
+        // Until the server has noted that no copy lags behind, a merge keeps all that was sent, for recovery.
+        let path = format!("/{}/_flush", options.pattern());
+        store
+            .inner()
+            .client
+            .admin(Method::POST, &path, None)
+            .await
+            .unwrap();
+        tokio::time::sleep(Duration::from_secs(70)).await;
+        let path = format!(
+            "/{}/_forcemerge?max_num_segments=1&flush=true",
+            options.pattern()
+        );
+        store
+            .inner()
+            .client
+            .admin(Method::POST, &path, None)
+            .await
+            .unwrap();
+        let path = format!("/{}/_refresh", options.pattern());
+        store
+            .inner()
+            .client
+            .admin(Method::POST, &path, None)
+            .await
+            .unwrap();
+        // The segments that were merged go in a moment.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let bytes = store.usage().await.unwrap().disk_bytes;
+        println!(
+            "{name}: {:.1} MB on disk, {:.2} x the lines",
+            bytes as f64 / 1e6,
+            bytes as f64 / 1e9 / gigabytes
+        );
+        clean(store.inner()).await;
+    }
+}
+
+fn options() -> ElasticsearchOptions {
+    let url = std::env::var("LOGYARD_DEV_SEARCH").expect(
+        "run scripts/dev-stack up --only search and export what scripts/dev-stack env prints",
+    );
+    let url = match url.strip_prefix("https://") {
+        Some(rest) => format!("elasticsearch+https://{rest}"),
+        None => url.replacen("http://", "elasticsearch://", 1),
+    };
+    let mut client = ClientOptions::new(Address::parse(&url).unwrap());
+    client.ca_file = std::env::var_os("LOGYARD_DEV_SEARCH_CA").map(Into::into);
+    let name = format!("b{:x}", rand::random::<u32>());
+    let mut options = ElasticsearchOptions::new(client, QueueIdentity(name.clone()));
+    options.index_prefix = format!("{name}-logs-");
+    options.state_prefix = format!("{name}-own-");
+    options.replicas = 0;
+    options
+}
+
+async fn clean(inner: &Inner) {
+    for prefix in [&inner.options.index_prefix, &inner.options.state_prefix] {
+        let found = inner
+            .client
+            .admin(Method::GET, &format!("/{prefix}*"), None)
+            .await
+            .unwrap();
+        for (index, _) in found.json().unwrap().as_object().into_iter().flatten() {
+            inner
+                .client
+                .admin(Method::DELETE, &format!("/{index}"), None)
+                .await
+                .unwrap();
+        }
+    }
+    let name = logyard::store::elasticsearch::mapping::template_name(&inner.options);
+    inner
+        .client
+        .admin(Method::DELETE, &format!("/_index_template/{name}"), None)
+        .await
+        .unwrap();
+}
+
+fn decode(bodies: &[Vec<u8>]) -> Vec<QueuedBatch> {
+    let mut decoder = BodyDecoder::new(DecodeOptions::default());
+    let mut batches = Vec::new();
+    let mut seq = 0;
+    for bytes in bodies {
+        let defaults = RecordDefaults {
+            arrival_ns: START_NS,
+            source: None,
+            level: None,
+        };
+        let body = Body {
+            bytes,
+            hint: Hint::Unknown,
+            defaults,
+        };
+        let batch = decoder.decode(&body).unwrap().batch;
+        let first = Position { partition: 0, seq };
+        seq += u64::from(batch.len());
+        batches.push(QueuedBatch { first, batch });
+    }
+    batches
+}
+
+fn bodies(input: &str, n_bytes: usize) -> Vec<Vec<u8>> {
+    let kind = match input {
+        "app" => Some(ShapeKind::App),
+        "access" => Some(ShapeKind::Access),
+        "wide" => Some(ShapeKind::Wide),
+        "repetitive" => Some(ShapeKind::Repetitive),
+        _ => None,
+    };
+    let mut bodies = Vec::new();
+    let mut total = 0;
+    let mut body = Vec::new();
+    if let Some(kind) = kind {
+        let times = LineTimes::Spread {
+            start_ns: START_NS,
+            end_ns: START_NS + 3_600_000_000_000,
+            count: n_bytes as u64 / 330,
+        };
+        let mut writer = LineWriter::new(kind, 1, times);
+        for index in 0.. {
+            writer.write(index, &mut body);
+            if BODY_BYTES <= body.len() {
+                total += body.len();
+                bodies.push(std::mem::take(&mut body));
+                if n_bytes <= total {
+                    break;
+                }
+            }
+        }
+    } else {
+        let text = std::fs::read(input).unwrap();
+        for line in text.split_inclusive(|b| *b == b'\n') {
+            body.extend_from_slice(line);
+            if BODY_BYTES <= body.len() {
+                total += body.len();
+                bodies.push(std::mem::take(&mut body));
+                if n_bytes <= total {
+                    break;
+                }
+            }
+        }
+    }
+    bodies
+}
+
+/// User and system time of the whole process.
+struct Cpu(Duration);
+
+impl Cpu {
+    fn now() -> Self {
+        Self(cpu())
+    }
+
+    fn elapsed(&self) -> Duration {
+        cpu() - self.0
+    }
+}
+
+fn cpu() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let fields: Vec<&str> = stat
+        .rsplit(')')
+        .next()
+        .unwrap()
+        .split_whitespace()
+        .collect();
+    // Clock ticks of 10 ms.
+    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
+    Duration::from_millis(ticks * 10)
+}
