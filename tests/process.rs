@@ -53,22 +53,23 @@ fn what_is_unsafe_or_unknown_is_refused_before_anything_starts() {
         ),
         (
             &["serve", "--queue", "kafka://broker:9092"],
-            "not part of this version",
+            "name the topic",
         ),
         (
             &["serve", "--store", "elasticsearch"],
             "elasticsearch://host:9200",
         ),
         (
-            &["serve", "--cache", "redis://cache"],
-            "not part of this version",
+            &["serve", "--cache", "redis://cache:port"],
+            "`port` is not a port",
         ),
         (&["serve", "--rolls", "all"], "'--roles'"),
         (
             &["serve", "--config", "absent.toml"],
             "cannot read the settings file absent.toml",
         ),
-        (&["migrate"], "unrecognized subcommand"),
+        (&["migrate"], "--from <DIR|URL>"),
+        (&["snapshot"], "unrecognized subcommand"),
     ] {
         let output = sandbox.run(arguments);
         let message = String::from_utf8(output.stderr).unwrap();
