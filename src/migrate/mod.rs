@@ -18,7 +18,7 @@ use crate::loadgen::client::HttpClient;
 use crate::loadgen::push::{self, Outcome, Target};
 use crate::loadgen::report::{Progress as Bar, warn_line};
 use crate::migrate::progress::{InFlight, Phase, Progress};
-use crate::migrate::source::{Source, count};
+use crate::migrate::source::{Source, Totals, count};
 use crate::store::Store;
 use crate::wire::native::batch;
 
@@ -218,7 +218,7 @@ impl Copy<'_> {
             Phase::Records => before.records + portion.count,
             Phase::Letters | Phase::Done => before.letters + portion.count,
         };
-        let now = count(&self.target).await.context("count the target")?;
+        let now = self.count_target().await?;
         let (now, before) = match self.progress.phase {
             Phase::Records => (now.records, before.records),
             Phase::Letters | Phase::Done => (now.letters, before.letters),
@@ -230,6 +230,20 @@ impl Copy<'_> {
                 "whether the last portion arrived before the interruption cannot be told: the target has {now} entries, and {before} or {after} were \
                  expected; something else writes to it. Run this again within 10 minutes of an interruption, or start again with an empty target"
             ),
+        }
+    }
+
+    /// A target that is made of several servers may be partial for a moment, such as when an index is new.
+    async fn count_target(&self) -> anyhow::Result<Totals> {
+        let deadline = tokio::time::Instant::now() + VISIBLE_WITHIN;
+        loop {
+            match count(&self.target).await {
+                Ok(totals) => return Ok(totals),
+                Err(error) if deadline < tokio::time::Instant::now() => {
+                    return Err(error.context("count the target"));
+                }
+                Err(_) => tokio::time::sleep(Duration::from_millis(500)).await,
+            }
         }
     }
 
@@ -277,7 +291,7 @@ impl Copy<'_> {
         let expected = self.progress.expected();
         let deadline = tokio::time::Instant::now() + VISIBLE_WITHIN;
         loop {
-            let now = count(&self.target).await.context("count the target")?;
+            let now = self.count_target().await?;
             if (now.records, now.letters) == (expected.records, expected.letters) {
                 break;
             }
