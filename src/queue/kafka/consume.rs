@@ -182,6 +182,8 @@ impl Task {
                 .push(&message, is_letters, |queued| out.push(queued));
             wait = Duration::ZERO;
         }
+        // What was read is there: a release of it is not cut down to an end that was looked up earlier.
+        self.shared.marks.advance_end(&self.next);
         self.flush();
         Ok(())
     }
