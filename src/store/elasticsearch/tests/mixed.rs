@@ -107,7 +107,9 @@ struct Mixed {
 impl Mixed {
     async fn search(&self, path: &str, body: &Json) -> Json {
         let inner = self.store.inner();
-        let path = format!("/{}/{path}", inner.options.pattern());
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let pattern = inner.options.pattern();
+        let path = format!("/{pattern}/{path}{separator}ignore_unavailable=true");
         let answer = inner
             .client
             .admin(Method::POST, &path, Some(body))
