@@ -8,193 +8,18 @@
 )]
 
 mod sandbox;
+#[path = "sandbox/ledger.rs"]
+mod ledger;
 
-use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ledger::{Fate, Ledger, Load, Random};
 use sandbox::{Sandbox, Server, eventually};
 
 const N_KILLS: u64 = 60;
-const N_CLIENTS: usize = 4;
-
-/// What a client knows about a batch that it sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fate {
-    Acknowledged,
-    /// Answered with an error: must not be stored.
-    Refused,
-    /// No answer: may be stored, whole, once.
-    Unknown,
-}
-
-struct Sent {
-    n_lines: u64,
-    fate: Fate,
-}
-
-/// What all clients sent, by batch number, and which batches are to be sent again with their key.
-#[derive(Default)]
-struct Ledger {
-    sent: Mutex<BTreeMap<u64, Sent>>,
-    to_repeat: Mutex<Vec<u64>>,
-    next_batch: AtomicU64,
-    statuses: Mutex<BTreeMap<u16, u64>>,
-}
-
-/// A small generator, so that a failure can be repeated.
-struct Random(u64);
-
-impl Random {
-    fn new() -> Self {
-        let now = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
-        let seed = now.as_nanos() as u64 | 1;
-        eprintln!("seed {seed}");
-        Self(seed)
-    }
-
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0 % limit
-    }
-}
-
-fn n_lines_of(batch: u64) -> u64 {
-    batch * 7 % 40 + 1
-}
-
-/// Even batches carry an idempotency key and are repeated until they are answered.
-fn has_key(batch: u64) -> bool {
-    batch.is_multiple_of(2)
-}
-
-fn body_of(batch: u64) -> String {
-    let line = |i| {
-        format!(
-            "{{\"uid\":\"{batch}-{i}\",\"source\":\"crash\",\"message\":\"line {i} of batch {batch}, some words to fill it\"}}\n"
-        )
-    };
-    (0..n_lines_of(batch)).map(line).collect()
-}
-
-impl Ledger {
-    /// Sends one batch; false when the server is gone.
-    fn send(&self, address: SocketAddr) -> bool {
-        let repeated = self.to_repeat.lock().unwrap().pop();
-        let batch = repeated.unwrap_or_else(|| self.next_batch.fetch_add(1, Ordering::SeqCst));
-        let key = format!("batch-{batch}");
-        let headers: &[(&str, &str)] = match has_key(batch) {
-            true => &[("idempotency-key", &key)],
-            false => &[],
-        };
-        let answer = sandbox::request(address, "POST", "/logs", headers, body_of(batch).as_bytes());
-        let fate = match &answer {
-            Ok(answer) => {
-                *self
-                    .statuses
-                    .lock()
-                    .unwrap()
-                    .entry(answer.status)
-                    .or_default() += 1;
-                match answer.status {
-                    201 => Fate::Acknowledged,
-                    // Of a repeated batch the first try may have been stored.
-                    _ if repeated.is_some() => Fate::Unknown,
-                    _ => Fate::Refused,
-                }
-            }
-            Err(_) => Fate::Unknown,
-        };
-        if fate == Fate::Unknown && has_key(batch) {
-            self.to_repeat.lock().unwrap().push(batch);
-        }
-        let n_lines = n_lines_of(batch);
-        let sent = Sent { n_lines, fate };
-        self.sent.lock().unwrap().insert(batch, sent);
-        answer.is_ok()
-    }
-
-    fn n_lines(&self, fate: Fate) -> u64 {
-        let sent = self.sent.lock().unwrap();
-        let with_fate = sent.values().filter(|sent| sent.fate == fate);
-        with_fate.map(|sent| sent.n_lines).sum()
-    }
-
-    /// Compares with everything that the server has.
-    fn check(&self, server: &Server) {
-        // Entries become searchable in their order, so this one comes after all others.
-        server.ingest(r#"{"source":"marker","message":"marker"}"#);
-        let answer = server.get("/logs?source=crash&format=ndjson&limit=all&fields=uid");
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        let mut stored: HashMap<u64, BTreeMap<u64, u64>> = HashMap::new();
-        for line in answer.text().lines() {
-            let record: serde_json::Value = serde_json::from_str(line).unwrap();
-            let (batch, i) = record["uid"].as_str().unwrap().split_once('-').unwrap();
-            let lines = stored.entry(batch.parse().unwrap()).or_default();
-            *lines.entry(i.parse().unwrap()).or_default() += 1;
-        }
-        let sent = self.sent.lock().unwrap();
-        let mut faults = Vec::new();
-        for (batch, lines) in &stored {
-            let is_whole = sent.get(batch).is_some_and(|sent| {
-                lines.len() as u64 == sent.n_lines && lines.keys().all(|i| *i < sent.n_lines)
-            });
-            let is_once = lines.values().all(|count| *count == 1);
-            if !is_whole || !is_once {
-                faults.push(format!("batch {batch} is stored as {lines:?}"));
-            }
-        }
-        for (batch, sent) in &*sent {
-            match (sent.fate, stored.contains_key(batch)) {
-                (Fate::Acknowledged, false) => faults.push(format!("batch {batch} is lost")),
-                (Fate::Refused, true) => faults.push(format!("batch {batch} was refused")),
-                _ => {}
-            }
-        }
-        assert!(
-            faults.is_empty(),
-            "{} faults, the first: {:?}",
-            faults.len(),
-            &faults[..faults.len().min(10)]
-        );
-    }
-}
-
-/// Clients that send as fast as they can until they are told to end, or the server is gone.
-struct Load {
-    stop: Arc<AtomicBool>,
-    clients: Vec<JoinHandle<()>>,
-}
-
-impl Load {
-    fn start(ledger: &Arc<Ledger>, address: SocketAddr) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let clients =
-            (0..N_CLIENTS)
-                .map(|_| {
-                    let (ledger, stop) = (Arc::clone(ledger), Arc::clone(&stop));
-                    std::thread::spawn(move || {
-                        while !stop.load(Ordering::SeqCst) && ledger.send(address) {}
-                    })
-                })
-                .collect();
-        Self { stop, clients }
-    }
-
-    fn end(self) {
-        self.stop.store(true, Ordering::SeqCst);
-        for client in self.clients {
-            client.join().unwrap();
-        }
-    }
-}
 
 fn start(sandbox: &Sandbox) -> Server {
     let mut server = sandbox.start();
@@ -222,9 +47,7 @@ fn nothing_acknowledged_is_lost_or_doubled_by_kill_9() {
     }
     // Whatever has a key and no answer is sent until it is answered.
     let server = start(&sandbox);
-    while !ledger.to_repeat.lock().unwrap().is_empty() {
-        assert!(ledger.send(server.address));
-    }
+    ledger.repeat_all(server.address);
     ledger.check(&server);
     let [acknowledged, unknown, refused] =
         [Fate::Acknowledged, Fate::Unknown, Fate::Refused].map(|fate| ledger.n_lines(fate));
@@ -262,9 +85,7 @@ fn sigterm_under_load_loses_nothing_and_exits_with_0() {
         load.end();
     }
     let server = sandbox.start();
-    while !ledger.to_repeat.lock().unwrap().is_empty() {
-        assert!(ledger.send(server.address));
-    }
+    ledger.repeat_all(server.address);
     ledger.check(&server);
     assert!(100 < ledger.n_lines(Fate::Acknowledged));
     server.stop();
@@ -337,7 +158,7 @@ fn a_full_disk_refuses_answers_and_resumes() {
         disk.fill(free_percent);
         eventually("refused", || is_refused(&server));
         for _ in 0..10 {
-            let answer = server.get("/logs?source=crash&limit=10");
+            let answer = server.get("/logs?q=uid:*&limit=10");
             assert_eq!(answer.status, 200, "{}", answer.text());
             std::thread::sleep(Duration::from_millis(100));
         }
@@ -351,9 +172,7 @@ fn a_full_disk_refuses_answers_and_resumes() {
         assert!(freed.elapsed() < Duration::from_secs(10));
     }
     load.end();
-    while !ledger.to_repeat.lock().unwrap().is_empty() {
-        assert!(ledger.send(server.address));
-    }
+    ledger.repeat_all(server.address);
     ledger.check(&server);
     let statuses = ledger.statuses.lock().unwrap().clone();
     assert!(

@@ -2,37 +2,25 @@
 #![allow(
     clippy::unwrap_used,
     clippy::indexing_slicing,
-    clippy::disallowed_methods,
-    reason = "a broken expectation should stop the test; the servers are found by the environment"
+    reason = "a broken expectation should stop the test"
 )]
 
 mod sandbox;
+#[path = "sandbox/stack.rs"]
+mod stack;
 
 use std::collections::BTreeMap;
 use std::io::BufReader;
-use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use rdkafka::Message as _;
-use rdkafka::admin::{AdminClient, AdminOptions};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use sandbox::{PATIENCE, Sandbox, Server, eventually, read_chunk, read_head, real_logs};
 use serde_json::{Value, json};
-
-const IGNORED: &str = "needs real servers: scripts/dev-stack up, then scripts/test";
-
-fn brokers() -> String {
-    std::env::var("LOGYARD_DEV_KAFKA")
-        .ok()
-        .filter(|brokers| !brokers.is_empty())
-        .unwrap_or_else(|| {
-            panic!("{IGNORED}: LOGYARD_DEV_KAFKA is not set; `scripts/dev-stack env` prints it")
-        })
-}
+use stack::{Stack, delete_topics, dev};
 
 /// Topics of one test, deleted at its end.
 struct Topic {
@@ -46,7 +34,7 @@ impl Topic {
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         Self {
             name: format!("logyard-e2e-{}-{number}", std::process::id()),
-            brokers: brokers(),
+            brokers: dev("LOGYARD_DEV_KAFKA"),
         }
     }
 
@@ -114,15 +102,7 @@ impl Topic {
 
 impl Drop for Topic {
     fn drop(&mut self) {
-        let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-            .set("bootstrap.servers", &self.brokers)
-            .create()
-            .unwrap();
-        let names =
-            ["", ".dead-letters", ".idempotency"].map(|suffix| format!("{}{suffix}", self.name));
-        let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        // A test that failed early has not made them all.
-        let _ = futures::executor::block_on(admin.delete_topics(&names, &AdminOptions::new()));
+        delete_topics(&self.brokers, &self.name);
     }
 }
 
@@ -373,54 +353,6 @@ fn a_live_tail_sees_each_line_once_over_all_partitions_and_resumes() {
     server.stop();
 }
 
-/// A stack of the test's own, whose brokers it may kill.
-struct Stack {
-    run: tempfile::TempDir,
-    port: u16,
-}
-
-impl Stack {
-    fn up(n_brokers: u32) -> Self {
-        let stack = Self {
-            run: tempfile::tempdir().unwrap(),
-            port: free_ports(),
-        };
-        stack.script(&["up", "--only", "kafka", "--brokers", &n_brokers.to_string()]);
-        stack
-    }
-
-    fn script(&self, arguments: &[&str]) {
-        let status = Command::new("scripts/dev-stack")
-            .args(arguments)
-            .env("LOGYARD_DEV_RUN", self.run.path())
-            .env("LOGYARD_DEV_PORT", self.port.to_string())
-            .stdout(std::process::Stdio::null())
-            .status()
-            .unwrap();
-        assert!(status.success(), "scripts/dev-stack {arguments:?}");
-    }
-
-    fn brokers(&self, count: u16) -> String {
-        let hosts = (0..count).map(|n| format!("127.0.0.1:{}", self.port + n));
-        hosts.collect::<Vec<_>>().join(",")
-    }
-}
-
-impl Drop for Stack {
-    fn drop(&mut self) {
-        self.script(&["down"]);
-    }
-}
-
-/// The first of ten ports in a row that nobody uses, below those that the system gives out.
-fn free_ports() -> u16 {
-    let start = u16::try_from(std::process::id() % 1000).unwrap();
-    (0..1000)
-        .map(|step| 20_000 + (start + step) % 1000 * 10)
-        .find(|port| (0..10).all(|n| std::net::TcpListener::bind(("127.0.0.1", port + n)).is_ok()))
-        .expect("ten free ports")
-}
-
 fn numbered(batch: usize) -> String {
     let line = |n: usize| {
         json!({"source": format!("s{}", n % 9), "message": "m", "n": batch * 20 + n}).to_string()
@@ -469,9 +401,9 @@ fn post_until_accepted(server: &Server, batch: usize) -> Vec<u16> {
 #[test]
 #[ignore = "needs real servers: scripts/dev-stack up, then scripts/test"]
 fn one_of_three_brokers_is_killed_and_nothing_is_lost_or_doubled() {
-    let stack = Stack::up(3);
+    let stack = Stack::up(&["--only", "kafka", "--brokers", "3"]);
     let sandbox = Sandbox::new();
-    let url = format!("kafka://{}/logs", stack.brokers(3));
+    let url = format!("kafka://{}/logs", stack.env("LOGYARD_DEV_KAFKA").unwrap());
     let environment = [
         ("LOGYARD__QUEUE__KAFKA_PARTITIONS", "3"),
         ("LOGYARD__QUEUE__KAFKA_MESSAGE_TIMEOUT_MS", "10000"),
@@ -496,9 +428,9 @@ fn one_of_three_brokers_is_killed_and_nothing_is_lost_or_doubled() {
 #[test]
 #[ignore = "needs real servers: scripts/dev-stack up, then scripts/test"]
 fn the_only_broker_is_killed_and_started_again() {
-    let stack = Stack::up(1);
+    let stack = Stack::up(&["--only", "kafka"]);
     let sandbox = Sandbox::new();
-    let url = format!("kafka://{}/logs", stack.brokers(1));
+    let url = format!("kafka://{}/logs", stack.env("LOGYARD_DEV_KAFKA").unwrap());
     let environment = [("LOGYARD__QUEUE__KAFKA_MESSAGE_TIMEOUT_MS", "2000")];
     let mut server = sandbox.start_with(&["--queue", &url], &environment);
     server.expect_log("has one replica");

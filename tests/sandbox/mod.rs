@@ -436,10 +436,14 @@ pub fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// A file of real logs in `../shared/data`, decompressed; where that folder is absent the excerpt in `tests/data`, or `None` if there is none.
+/// A file of real logs in `../shared/data` or `../../shared/data`, decompressed; where both are absent the excerpt in `tests/data`, or `None` if there
+/// is none.
 pub fn real_logs(name: &str) -> Option<Vec<u8>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let shared = root.join("../shared/data");
+    let mut shared = root.join("../shared/data");
+    if !shared.exists() {
+        shared = root.join("../../shared/data");
+    }
     let excerpt = root.join("tests/data").join(name);
     let path = match shared.exists() {
         true => shared.join(name),

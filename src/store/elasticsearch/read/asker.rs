@@ -1,5 +1,7 @@
 //! Asks the server for searches of one question: which indices, within which time, and what an answer that is not whole means.
 
+use std::time::{Duration, Instant};
+
 use serde_json::{Value as Json, json};
 
 use crate::common::cancel::Cancel;
@@ -24,6 +26,11 @@ const REFUSALS: [&str; 6] = [
     "too_many_nested_clauses",
     "x_content_parse_exception",
 ];
+
+/// The index of a new day is seen by questions a moment before it can be asked, and so are all of them while the server starts: worth waiting for.
+const STARTING_WAIT: Duration = Duration::from_secs(2);
+const STARTING_PAUSE: Duration = Duration::from_millis(50);
+const STARTING: &str = "no_shard_available_action_exception";
 
 /// Why a search gave no answer.
 pub enum Fault {
@@ -125,7 +132,7 @@ impl<'a> Asker<'a> {
         let left = self
             .cancel
             .deadline()
-            .saturating_duration_since(std::time::Instant::now());
+            .saturating_duration_since(Instant::now());
         self.cancel.check()?;
         let mut path = "/_search".to_owned();
         if let Some(members) = body.as_object_mut() {
@@ -148,15 +155,24 @@ impl<'a> Asker<'a> {
                 }
             }
         }
-        let answer = self
-            .inner
-            .client
-            .ask(Method::POST, &path, Some(&body), self.cancel)
-            .await?;
-        self.whole(&answer)
+        let give_up = Instant::now() + STARTING_WAIT;
+        loop {
+            let answer = self
+                .inner
+                .client
+                .ask(Method::POST, &path, Some(&body), self.cancel)
+                .await?;
+            let may_wait = Instant::now() < give_up;
+            if let Some(json) = self.whole(&answer, may_wait)? {
+                return Ok(json);
+            }
+            self.cancel.check()?;
+            tokio::time::sleep(STARTING_PAUSE).await;
+        }
     }
 
-    fn whole(&self, answer: &Answer) -> Result<Json, Fault> {
+    /// `None` if it is worth asking again, where that is allowed.
+    fn whole(&self, answer: &Answer, may_wait: bool) -> Result<Option<Json>, Fault> {
         // 503 comes here only where it is about the question itself.
         if matches!(answer.status, 400 | 503) {
             return Err(Fault::Refused(answer.reason()));
@@ -171,6 +187,9 @@ impl<'a> Asker<'a> {
             )));
         }
         let failures = json.pointer("/_shards/failures").and_then(Json::as_array);
+        if may_wait && failures.is_some_and(|failures| is_starting(failures)) {
+            return Ok(None);
+        }
         for failure in failures.into_iter().flatten() {
             let text = |at: &str| {
                 failure
@@ -194,7 +213,7 @@ impl<'a> Asker<'a> {
                 count("/_shards/failed")
             ));
         }
-        Ok(json)
+        Ok(Some(json))
     }
 
     fn add_partial_reason(&self, reason: String) {
@@ -295,6 +314,13 @@ fn indices_of(prefix: &str, range: &TimeRange) -> String {
     } else {
         pattern()
     }
+}
+
+/// True if nothing is wrong but that parts of indices are not there yet.
+fn is_starting(failures: &[Json]) -> bool {
+    let kind =
+        |failure: &Json| failure.pointer("/reason/type").and_then(Json::as_str) == Some(STARTING);
+    !failures.is_empty() && failures.iter().all(kind)
 }
 
 /// For a URL.

@@ -206,6 +206,7 @@ fn answer_of(
     records.truncate(request.limit);
     let is_sorted = records.is_sorted_by(|a, b| is_before(a.key, b.key, request.order));
     debug_assert!(is_sorted, "the server's order is the order of keys");
+    let partial_reasons = asker.partial_reasons();
     SearchAnswer {
         records: records
             .into_iter()
@@ -214,9 +215,13 @@ fn answer_of(
                 fields => with_fields(&record, fields),
             })
             .collect(),
-        total: total.map(|value| Total { value, is_exact }),
+        total: total.map(|value| Total {
+            value,
+            // Of what did not answer nobody knows the count.
+            is_exact: is_exact && partial_reasons.is_empty(),
+        }),
         has_more,
-        partial_reasons: asker.partial_reasons(),
+        partial_reasons,
     }
 }
 

@@ -190,6 +190,29 @@ async fn a_part_that_fails_makes_the_answer_partial() {
 }
 
 #[tokio::test]
+async fn a_new_index_that_cannot_be_asked_yet_is_waited_for() {
+    let n_asked = Mutex::new(0);
+    let fake = fake(move |path, _| match path.contains("_field_caps") {
+        true => Some((200, caps())),
+        false => {
+            let mut answer = found(&[hit(1, "Bob")], 0);
+            *n_asked.lock() += 1;
+            if *n_asked.lock() < 4 {
+                answer["_shards"] = json!({"total": 2, "failed": 1, "failures": [
+                    {"index": "logs-2025.03.20", "reason": {"type": "no_shard_available_action_exception", "reason": "[search]"}},
+                ]});
+            }
+            Some((200, answer))
+        }
+    })
+    .await;
+    let answer = search(&fake, "user:=Bob").await.unwrap();
+    assert_eq!(answer.records.len(), 1);
+    assert!(answer.partial_reasons.is_empty());
+    assert!(answer.total.is_none_or(|total| total.is_exact));
+}
+
+#[tokio::test]
 async fn what_the_server_refuses_is_asked_more_simply_and_judged_here() {
     let fake = fake(|path, body| {
         let text = body.to_string();
