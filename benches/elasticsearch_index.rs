@@ -14,9 +14,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+mod machine;
+
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use logyard::loadgen::shape::{LineTimes, LineWriter, ShapeKind};
 use logyard::record::{EntryRef, Position, QueuedBatch, RecordKey};
 use logyard::store::Store;
 use logyard::store::elasticsearch::address::Address;
@@ -26,8 +27,7 @@ use logyard::store::elasticsearch::names::index_of;
 use logyard::store::elasticsearch::{
     ElasticsearchOptions, ElasticsearchStore, Inner, QueueIdentity,
 };
-use logyard::wire::json::RecordDefaults;
-use logyard::wire::native::decode::{Body, BodyDecoder, DecodeOptions, Hint};
+use machine::{Cpu, bodies, decode};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -48,9 +48,9 @@ fn main() {
     let mut plain = args.iter().filter(|a| !a.starts_with("--"));
     let input = plain.next().map_or("app", String::as_str);
     let megabytes: usize = plain.next().map_or(64, |a| a.parse().unwrap());
-    let bodies = bodies(input, megabytes << 20);
+    let bodies = bodies(input, megabytes << 20, BODY_BYTES);
     let n_bytes: usize = bodies.iter().map(Vec::len).sum();
-    let batches = decode(&bodies);
+    let (batches, _) = decode(&bodies);
     let n_lines: u64 = batches
         .iter()
         .map(|queued| u64::from(queued.batch.len()))
@@ -299,97 +299,4 @@ async fn clean(inner: &Inner) {
         .admin(Method::DELETE, &format!("/_index_template/{name}"), None)
         .await
         .unwrap();
-}
-
-fn decode(bodies: &[Vec<u8>]) -> Vec<QueuedBatch> {
-    let mut decoder = BodyDecoder::new(DecodeOptions::default());
-    let mut batches = Vec::new();
-    let mut seq = 0;
-    for bytes in bodies {
-        let defaults = RecordDefaults {
-            arrival_ns: START_NS,
-            source: None,
-            level: None,
-        };
-        let body = Body {
-            bytes,
-            hint: Hint::Unknown,
-            defaults,
-        };
-        let batch = decoder.decode(&body).unwrap().batch;
-        let first = Position { partition: 0, seq };
-        seq += u64::from(batch.len());
-        batches.push(QueuedBatch { first, batch });
-    }
-    batches
-}
-
-fn bodies(input: &str, n_bytes: usize) -> Vec<Vec<u8>> {
-    let kind = match input {
-        "app" => Some(ShapeKind::App),
-        "access" => Some(ShapeKind::Access),
-        "wide" => Some(ShapeKind::Wide),
-        "repetitive" => Some(ShapeKind::Repetitive),
-        _ => None,
-    };
-    let mut bodies = Vec::new();
-    let mut total = 0;
-    let mut body = Vec::new();
-    if let Some(kind) = kind {
-        let times = LineTimes::Spread {
-            start_ns: START_NS,
-            end_ns: START_NS + 3_600_000_000_000,
-            count: n_bytes as u64 / 330,
-        };
-        let mut writer = LineWriter::new(kind, 1, times);
-        for index in 0.. {
-            writer.write(index, &mut body);
-            if BODY_BYTES <= body.len() {
-                total += body.len();
-                bodies.push(std::mem::take(&mut body));
-                if n_bytes <= total {
-                    break;
-                }
-            }
-        }
-    } else {
-        let text = std::fs::read(input).unwrap();
-        for line in text.split_inclusive(|b| *b == b'\n') {
-            body.extend_from_slice(line);
-            if BODY_BYTES <= body.len() {
-                total += body.len();
-                bodies.push(std::mem::take(&mut body));
-                if n_bytes <= total {
-                    break;
-                }
-            }
-        }
-    }
-    bodies
-}
-
-/// User and system time of the whole process.
-struct Cpu(Duration);
-
-impl Cpu {
-    fn now() -> Self {
-        Self(cpu())
-    }
-
-    fn elapsed(&self) -> Duration {
-        cpu() - self.0
-    }
-}
-
-fn cpu() -> Duration {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<&str> = stat
-        .rsplit(')')
-        .next()
-        .unwrap()
-        .split_whitespace()
-        .collect();
-    // Clock ticks of 10 ms.
-    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-    Duration::from_millis(ticks * 10)
 }

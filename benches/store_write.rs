@@ -13,12 +13,10 @@ use std::time::{Duration, Instant};
 
 mod machine;
 
-use logyard::record::{Position, QueuedBatch};
+use logyard::record::QueuedBatch;
 use logyard::store::embedded::merge::MergeOptions;
 use logyard::store::embedded::{EmbeddedStore, EmbeddedStoreOptions};
-use logyard::wire::json::RecordDefaults;
-use logyard::wire::native::decode::{Body, BodyDecoder, DecodeOptions, Hint};
-use machine::{Cpu, bodies, cpu_of, status_kb, zstd_cpu};
+use machine::{Cpu, bodies, cpu_of, decode, status_kb, zstd_cpu};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -57,29 +55,6 @@ fn main() {
     );
 
     measure_store(batches, merges, gigabytes, zstd_cpu, rss_before);
-}
-
-fn decode(bodies: &[Vec<u8>]) -> (Vec<QueuedBatch>, u64) {
-    let mut decoder = BodyDecoder::new(DecodeOptions::default());
-    let mut batches = Vec::new();
-    let mut seq = 0;
-    for bytes in bodies {
-        let defaults = RecordDefaults {
-            arrival_ns: 1_742_428_800_000_000_000,
-            source: None,
-            level: None,
-        };
-        let body = Body {
-            bytes,
-            hint: Hint::Unknown,
-            defaults,
-        };
-        let batch = decoder.decode(&body).unwrap().batch;
-        let first = Position { partition: 0, seq };
-        seq += u64::from(batch.len());
-        batches.push(QueuedBatch { first, batch });
-    }
-    (batches, seq)
 }
 
 fn measure_store(

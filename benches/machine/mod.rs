@@ -8,6 +8,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use logyard::loadgen::shape::{LineTimes, LineWriter, ShapeKind};
+use logyard::record::{Position, QueuedBatch};
+use logyard::wire::json::RecordDefaults;
+use logyard::wire::native::decode::{Body, BodyDecoder, DecodeOptions, Hint};
+
+/// 2025-03-20
+const START_NS: i64 = 1_742_428_800_000_000_000;
 
 /// CPU-seconds, user and system, of a process or thread: `/proc/self/stat`, `/proc/PID/stat`. A process that ended and was not waited for still has them.
 pub fn cpu_of(path: &str) -> Duration {
@@ -60,10 +66,9 @@ pub fn bodies(input: &str, n_bytes: usize, body_bytes: usize) -> Vec<Vec<u8>> {
 }
 
 fn generated(kind: ShapeKind, n_bytes: usize, body_bytes: usize) -> Vec<Vec<u8>> {
-    let start_ns = 1_742_428_800_000_000_000;
     let times = LineTimes::Spread {
-        start_ns,
-        end_ns: start_ns + 3_600_000_000_000,
+        start_ns: START_NS,
+        end_ns: START_NS + 3_600_000_000_000,
         count: n_bytes as u64 / 330,
     };
     let mut writer = LineWriter::new(kind, 1, times);
@@ -116,4 +121,28 @@ pub fn zstd_cpu(bodies: &[Vec<u8>]) -> (Duration, usize) {
         n_compressed += zstd::bulk::compress(body, 1).unwrap().len();
     }
     (start.elapsed(), n_compressed)
+}
+
+/// The bodies as the queue would hand them over, and how many entries they have.
+pub fn decode(bodies: &[Vec<u8>]) -> (Vec<QueuedBatch>, u64) {
+    let mut decoder = BodyDecoder::new(DecodeOptions::default());
+    let mut batches = Vec::new();
+    let mut seq = 0;
+    for bytes in bodies {
+        let defaults = RecordDefaults {
+            arrival_ns: START_NS,
+            source: None,
+            level: None,
+        };
+        let body = Body {
+            bytes,
+            hint: Hint::Unknown,
+            defaults,
+        };
+        let batch = decoder.decode(&body).unwrap().batch;
+        let first = Position { partition: 0, seq };
+        seq += u64::from(batch.len());
+        batches.push(QueuedBatch { first, batch });
+    }
+    (batches, seq)
 }
