@@ -13,7 +13,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -27,9 +27,20 @@ pub fn dev_redis() -> (String, u16) {
     (host.to_owned(), port.parse().unwrap())
 }
 
+/// A port that nobody uses, each time another one. Below those that the system gives out (32,768 and up): a server that is down for a while would
+/// otherwise lose its port to the next one that listens on port 0. Above those of `stack.rs`.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+    const FIRST: u16 = 30_000;
+    const COUNT: u32 = 2_700;
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let start = std::process::id().wrapping_mul(37);
+    (0..COUNT)
+        .map(|_| {
+            let step = start.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % COUNT;
+            FIRST + u16::try_from(step).unwrap()
+        })
+        .find(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok())
+        .expect("a free port")
 }
 
 /// A running `redis-server` (or sentinel).

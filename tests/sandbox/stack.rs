@@ -93,9 +93,9 @@ fn run_folder() -> tempfile::TempDir {
 
 /// The first of ten ports in a row that nobody uses, below those that the system gives out.
 pub fn free_ports() -> u16 {
-    let start = u16::try_from(std::process::id() % 1000).unwrap();
-    (0..1000)
-        .map(|step| 20_000 + (start + step) % 1000 * 10)
+    let start = u16::try_from(std::process::id() % 900).unwrap();
+    (0..900)
+        .map(|step| 20_300 + (start + step) % 900 * 10)
         .find(|port| (0..10).all(|n| std::net::TcpListener::bind(("127.0.0.1", port + n)).is_ok()))
         .expect("ten free ports")
 }
