@@ -1,8 +1,8 @@
 //! What durable ingest costs through the real binary: `logyard serve` in a process of its own takes bodies over HTTP, every answer after `fdatasync`.
 //! Printed for each input: CPU-seconds of the server for each GB until everything is searchable, and until everything is in segments on disk (after a
-//! SIGTERM), the same as a multiple of `zstd -1` on the same bytes in the same run; MB/s; bytes on disk; most memory.
+//! SIGTERM), the same as a multiple of the command `zstd -1 -T1` on the same bytes in the same run; MB/s; bytes on disk; most memory.
 //!
-//! `cargo bench --bench ingest -- [--mb 400] [--body-kb 1024] [--connections 2] [app|wide|access|repetitive|FILE.ndjson[.zst]]…`
+//! `cargo bench --bench ingest -- [--mb 1000] [--body-kb 1024] [--connections 2] [app|wide|access|repetitive|FILE.ndjson[.zst]]…`
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
@@ -41,7 +41,7 @@ fn main() {
 
 fn options() -> Options {
     let mut options = Options {
-        megabytes: 400,
+        megabytes: 1_000,
         body_bytes: 1 << 20,
         connections: 2,
         inputs: Vec::new(),

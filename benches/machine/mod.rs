@@ -5,6 +5,7 @@
 )]
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use logyard::loadgen::shape::{LineTimes, LineWriter, ShapeKind};
@@ -17,6 +18,16 @@ const START_NS: i64 = 1_742_428_800_000_000_000;
 
 /// CPU-seconds, user and system, of a process or thread: `/proc/self/stat`, `/proc/PID/stat`. A process that ended and was not waited for still has them.
 pub fn cpu_of(path: &str) -> Duration {
+    ticks_of(path, 11)
+}
+
+/// Those of all processes that this one has waited for.
+fn cpu_of_children() -> Duration {
+    ticks_of("/proc/self/stat", 13)
+}
+
+/// The sum of two fields in a row, counted behind the command's name.
+fn ticks_of(path: &str, first_field: usize) -> Duration {
     let stat = std::fs::read_to_string(path).unwrap();
     let fields: Vec<&str> = stat
         .rsplit(')')
@@ -24,9 +35,9 @@ pub fn cpu_of(path: &str) -> Duration {
         .unwrap()
         .split_whitespace()
         .collect();
+    let ticks = |field: usize| fields[field].parse::<u64>().unwrap();
     // Clock ticks of 10 ms.
-    let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
-    Duration::from_millis(ticks * 10)
+    Duration::from_millis((ticks(first_field) + ticks(first_field + 1)) * 10)
 }
 
 /// User and system time of this process.
@@ -113,14 +124,24 @@ fn read(path: &str) -> Vec<u8> {
     }
 }
 
-/// CPU time of `zstd -1` with one thread on these bytes, and what is left of them: the yardstick that makes machines comparable.
-pub fn zstd_cpu(bodies: &[Vec<u8>]) -> (Duration, usize) {
-    let start = Cpu::now();
-    let mut n_compressed = 0;
-    for body in bodies {
-        n_compressed += zstd::bulk::compress(body, 1).unwrap().len();
+/// CPU time of the command `zstd -1 -T1` on these bytes in one file, and the size of what it writes: the yardstick that makes machines comparable.
+pub fn zstd_cpu(bodies: &[Vec<u8>]) -> (Duration, u64) {
+    const RUNS: u32 = 3;
+    let folder = tempfile::tempdir_in(".").unwrap();
+    let (input, output) = (folder.path().join("input"), folder.path().join("output"));
+    std::fs::write(&input, bodies.concat()).unwrap();
+    let mut used = Duration::ZERO;
+    for _ in 0..RUNS {
+        let before = cpu_of_children();
+        let status = Command::new("zstd")
+            .args(["-1", "-T1", "-q", "-f", "-o"])
+            .args([&output, &input])
+            .status()
+            .expect("zstd; scripts/setup installs it");
+        assert!(status.success(), "zstd: {status}");
+        used += cpu_of_children() - before;
     }
-    (start.elapsed(), n_compressed)
+    (used / RUNS, std::fs::metadata(&output).unwrap().len())
 }
 
 /// The bodies as the queue would hand them over, and how many entries they have.

@@ -319,7 +319,7 @@ impl Default for Store {
         Self {
             kind: "embedded".to_owned(),
             head_rows_max: 262_144,
-            head_bytes_max: 64 << 20,
+            head_bytes_max: 32 << 20,
             head_age_max_ms: 300_000,
             columns_max: 1000,
             segment_bytes_max: 1 << 30,

@@ -476,7 +476,7 @@ impl<'a> Reader<'a> {
 
     fn text(&mut self, len: usize) -> Result<&'a str, BatchError> {
         let bytes = self.take(len)?;
-        std::str::from_utf8(bytes).map_err(|_| self.error("not UTF-8"))
+        simdutf8::basic::from_utf8(bytes).map_err(|_| self.error("not UTF-8"))
     }
 
     fn sized_text(&mut self) -> Result<&'a str, BatchError> {

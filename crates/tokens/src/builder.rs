@@ -107,27 +107,27 @@ impl IndexBuilder {
         self.page.add_hash(&mut self.gathered, hash, row);
     }
 
-    /// A column with few distinct values: row `i` holds `values[keys[i]]`. Each value is tokenised once.
-    pub fn add_dictionary_text(&mut self, column: u32, values: &[&str], keys: &[Option<u32>]) {
-        let mut scratch = Scratch::default();
-        let mut hashes = Vec::with_capacity(values.len());
-        for value in values {
-            let mut of_value = Vec::new();
-            each_token(value, &mut scratch, |buffer, start, len| {
-                of_value.push(self.hasher.hash_padded(buffer, start, len));
-            });
-            hashes.push(of_value);
+    /// A stretch of a column with few distinct values: row `first_row + i` holds the value `keys[i]`, if any. `tokens` is called once for each of
+    /// the `n_values` values, to say what is to be found in it. Rows at or past `n_rows` panic.
+    pub fn add_dictionary(
+        &mut self,
+        column: u32,
+        first_row: u32,
+        keys: &[Option<u32>],
+        n_values: usize,
+        mut tokens: impl FnMut(usize, &mut ValueTokens),
+    ) {
+        let mut found = ValueTokens {
+            hasher: self.hasher,
+            scratch: Scratch::default(),
+            hashes: Vec::with_capacity(n_values),
+            ends: Vec::with_capacity(n_values),
+        };
+        for value in 0..n_values {
+            tokens(value, &mut found);
+            found.ends.push(found.hashes.len());
         }
-        self.add_dictionary(column, &hashes, keys);
-    }
-
-    /// As `add_dictionary_text`, with each value whole as in `add_value`.
-    pub fn add_dictionary_values(&mut self, column: u32, values: &[&str], keys: &[Option<u32>]) {
-        let hashes: Vec<Vec<u64>> = values
-            .iter()
-            .map(|value| vec![self.hasher.hash(value.as_bytes())])
-            .collect();
-        self.add_dictionary(column, &hashes, keys);
+        self.add_values(column, first_row, keys, &found);
     }
 
     /// The index's bytes.
@@ -188,11 +188,17 @@ impl IndexBuilder {
         self.gathered.enter(column, page);
     }
 
-    fn add_dictionary(&mut self, column: u32, hashes: &[Vec<u64>], keys: &[Option<u32>]) {
+    fn add_values(
+        &mut self,
+        column: u32,
+        first_row: u32,
+        keys: &[Option<u32>],
+        values: &ValueTokens,
+    ) {
+        let end = first_row as usize + keys.len();
         assert!(
-            keys.len() <= self.n_rows as usize,
-            "{} keys in an index of {} rows",
-            keys.len(),
+            end <= self.n_rows as usize,
+            "rows up to {end} in an index of {} rows",
             self.n_rows
         );
         self.page.end_page(&mut self.gathered, self.hasher);
@@ -201,37 +207,79 @@ impl IndexBuilder {
         let mut tokens = TextTokens::default();
         let mut postings = Postings::default();
         // By value: the part of a page it was last seen in, and its id there.
-        let mut seen = vec![(0_u32, 0_u16); hashes.len()];
+        let mut seen = vec![(0_u32, 0_u16); values.ends.len()];
         let mut part = 0;
-        for (page, keys) in (0..).zip(keys.chunks(self.page_rows as usize)) {
+        let mut row = first_row;
+        let mut keys = keys;
+        while !keys.is_empty() {
+            let page = row / self.page_rows;
+            let row_in_page = row % self.page_rows;
+            let n_here = keys.len().min((self.page_rows - row_in_page) as usize);
+            let (of_page, rest) = keys.split_at(n_here);
             part += 1;
             self.gathered.enter(column, page);
-            for (row, key) in keys.iter().enumerate() {
+            for (row, key) in (row_in_page..).zip(of_page) {
+                // A page has at most 65,536 rows.
+                let row = row as u16;
                 let Some((value, (seen_in, id))) =
                     key.and_then(|key| Some((key, seen.get_mut(key as usize)?)))
                 else {
                     continue;
                 };
                 if *seen_in == part {
-                    postings.add(*id, row as u16);
+                    postings.add(*id, row);
                     continue;
                 }
                 if postings.is_full() {
-                    drain_values(&mut postings, hashes, &mut tokens, &mut self.gathered);
+                    drain_values(&mut postings, values, &mut tokens, &mut self.gathered);
                     part += 1;
                 }
                 *seen_in = part;
-                *id = postings.start(value.into(), row as u16);
+                *id = postings.start(value.into(), row);
             }
-            drain_values(&mut postings, hashes, &mut tokens, &mut self.gathered);
+            drain_values(&mut postings, values, &mut tokens, &mut self.gathered);
+            row += n_here as u32;
+            keys = rest;
         }
+    }
+}
+
+/// Gathers what is to be found in the values of a dictionary.
+#[derive(Debug)]
+pub struct ValueTokens {
+    hasher: Hasher,
+    scratch: Scratch,
+    hashes: Vec<u64>,
+    /// By value, the end of its hashes.
+    ends: Vec<usize>,
+}
+
+impl ValueTokens {
+    /// The tokens of a text, as in [`IndexBuilder::add_text`].
+    pub fn text(&mut self, text: &str) {
+        let (hasher, hashes) = (self.hasher, &mut self.hashes);
+        each_token(text, &mut self.scratch, |buffer, start, len| {
+            hashes.push(hasher.hash_padded(buffer, start, len));
+        });
+    }
+
+    /// One whole value, as in [`IndexBuilder::add_value`].
+    pub fn value(&mut self, value: &str) {
+        self.hashes.push(self.hasher.hash(value.as_bytes()));
+    }
+
+    fn hashes_of(&self, value: usize) -> &[u64] {
+        let start = value.checked_sub(1).and_then(|last| self.ends.get(last));
+        let end = self.ends.get(value).copied().unwrap_or(0);
+        let start = start.copied().unwrap_or(0);
+        self.hashes.get(start..end).unwrap_or_default()
     }
 }
 
 /// `postings`: rows by value, whose number stands in place of a hash.
 fn drain_values(
     postings: &mut Postings,
-    hashes: &[Vec<u64>],
+    values: &ValueTokens,
     tokens: &mut TextTokens,
     gathered: &mut Gathered,
 ) {
@@ -241,7 +289,7 @@ fn drain_values(
     postings.group();
     let mut open = tokens.begin(postings);
     for (id, (value, _)) in (0..).zip(postings.keys()) {
-        for hash in hashes.get(value as usize).into_iter().flatten() {
+        for hash in values.hashes_of(value as usize) {
             open.add(gathered, *hash, id);
         }
     }

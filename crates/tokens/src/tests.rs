@@ -126,8 +126,14 @@ fn build(n_rows: u32, options: IndexOptions, columns: &[Column]) -> (Vec<u8>, Mo
                 }
             }
             Column::Dictionary(values, keys) => {
-                let values: Vec<&str> = values.iter().map(String::as_str).collect();
-                builder.add_dictionary_text(column, &values, keys);
+                // In stretches that need not end where a page does.
+                let (first, rest) = keys.split_at(keys.len() / 3);
+                for (first_row, keys) in [(0, first), (first.len() as u32, rest)] {
+                    let n_values = values.len();
+                    builder.add_dictionary(column, first_row, keys, n_values, |value, tokens| {
+                        tokens.text(&values[value]);
+                    });
+                }
                 for (row, key) in (0..).zip(keys) {
                     if let Some(value) = key.and_then(|key| values.get(key as usize)) {
                         model.add_text(row, column, value);

@@ -1,8 +1,8 @@
 //! Batches into Arrow: one builder for each (key, type), found without hashing once a batch has shown the pair.
 //!
 //! The hottest loop of the write side. A batch's `key_index` is stable, so each batch gets a small table (key index, type) → column; only its first
-//! use of a pair looks into the hash map. A column that appears late, or pauses, is padded with nulls when it next gets a value. Builders
-//! keep the sizes of the last chunk, so buffers hardly grow by doubling.
+//! use of a pair looks into the hash map. A column that appears late, or pauses, is padded with nulls when it next gets a value. The caller says how many
+//! rows are to come, and columns remember how long their texts were, so buffers hardly grow by doubling.
 //!
 //! Limits: `columns_max` columns and keys of `key_bytes_max` bytes; what is beyond goes to the overflow column. This module must not know time or files.
 
@@ -24,9 +24,8 @@ use crate::store::embedded::snapshot::HeadChunk;
 const N_TYPES: usize = ValueType::ALL.len();
 const NO_COLUMN: u32 = u32::MAX;
 const IN_OVERFLOW: u32 = u32::MAX - 1;
-/// Room of a column that was not there before.
-const NEW_COLUMN_ROWS: usize = 1_024;
-const NEW_COLUMN_BYTES: usize = 1_024;
+/// Room for texts beyond what the last chunk had.
+const NEW_COLUMN_BYTES: usize = 256;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ColumnLimits {
@@ -46,7 +45,7 @@ impl Default for ColumnLimits {
             columns_max: 1_000,
             key_bytes_max: 128,
             chunk_rows_max: 16_384,
-            chunk_bytes_max: 16 << 20,
+            chunk_bytes_max: 8 << 20,
         }
     }
 }
@@ -65,7 +64,7 @@ pub struct ChunkBuilder {
     overflow: Overflow,
     size_bytes: usize,
     max_arrival_ns: i64,
-    /// Rows that the caller is about to add; sizes new builders.
+    /// Rows that the caller is about to add.
     rows_expected: usize,
 }
 
@@ -75,6 +74,8 @@ struct Column {
     n_values: usize,
     /// Rows covered by values and nulls.
     len: usize,
+    /// Rows and bytes of text of the last chunk that had the column.
+    last: (usize, usize),
     values: Values,
 }
 
@@ -118,12 +119,16 @@ impl ChunkBuilder {
         }
     }
 
+    /// What is added next has about so many rows, up to [`Self::finish`]: columns are made that long at once instead of growing step by step.
+    pub fn expect(&mut self, n_rows: usize) {
+        self.rows_expected = n_rows.clamp(1, self.limits.chunk_rows_max);
+    }
+
     /// Adds the entries of `queued` from `first_seq` on. Full chunks go to `built`.
     pub fn add(&mut self, queued: &QueuedBatch, first_seq: u64, built: &mut Built) -> Result<()> {
         let mut slots = Slots::new(&queued.batch);
         let n_skipped = first_seq.saturating_sub(queued.first.seq);
         let arrival_ns = queued.batch.arrival_ns();
-        self.rows_expected = self.limits.chunk_rows_max.min(queued.batch.len() as usize);
         for (index, entry) in queued.batch.entries().enumerate() {
             let position = Position {
                 partition: queued.first.partition,
@@ -177,7 +182,12 @@ impl ChunkBuilder {
                 slot
             };
             match self.columns.get_mut(index as usize) {
-                Some(column) => self.size_bytes += column.push(row, field.value),
+                Some(column) => {
+                    if column.len == 0 {
+                        column.make_room(self.rows_expected);
+                    }
+                    self.size_bytes += column.push(row, field.value);
+                }
                 None => overflow::push(&mut self.overflow.row, field.key, field.value),
             }
         }
@@ -213,8 +223,7 @@ impl ChunkBuilder {
         if let Some(place) = by_type.get_mut(value_type as usize) {
             *place = index;
         }
-        self.columns
-            .push(Column::new(key, value_type, self.rows_expected));
+        self.columns.push(Column::new(key, value_type));
         index
     }
 
@@ -224,7 +233,6 @@ impl ChunkBuilder {
         if n_rows == 0 {
             return Ok(None);
         }
-        let rows_next = self.rows_expected;
         let mut arrays: Vec<ArrayRef> = vec![
             Arc::new(
                 TimestampNanosecondArray::from(take(&mut self.timestamps)).with_timezone("UTC"),
@@ -238,7 +246,7 @@ impl ChunkBuilder {
         for column in &mut self.columns {
             if 0 < column.n_values {
                 fields.push((Arc::clone(&column.key), column.value_type));
-                arrays.push(column.finish(n_rows, rows_next));
+                arrays.push(column.finish(n_rows));
             }
         }
         let has_overflow = 0 < self.overflow.n_values;
@@ -291,15 +299,23 @@ impl Slots {
 }
 
 impl Column {
-    fn new(key: &str, value_type: ValueType, n_rows: usize) -> Self {
+    fn new(key: &str, value_type: ValueType) -> Self {
         Self {
             key: key.into(),
             value_type,
             n_values: 0,
             len: 0,
-            // Most columns of wide events are sparse: room for each of their rows at once would be room for nulls.
-            values: Values::new(value_type, n_rows.min(NEW_COLUMN_ROWS), NEW_COLUMN_BYTES),
+            last: (0, 0),
+            values: Values::new(value_type, 0, 0),
         }
+    }
+
+    /// To be called before the first value of a chunk of about `n_rows` rows.
+    fn make_room(&mut self, n_rows: usize) {
+        let (last_rows, last_bytes) = self.last;
+        // Few rows with long texts say nothing of a chunk of many rows: never more than the last chunk had.
+        let n_bytes = last_bytes * n_rows.min(last_rows) / last_rows.max(1);
+        self.values = Values::new(self.value_type, n_rows, n_bytes + NEW_COLUMN_BYTES);
     }
 
     /// Returns the bytes that the value takes.
@@ -331,7 +347,7 @@ impl Column {
         8
     }
 
-    fn finish(&mut self, n_rows: usize, rows_next: usize) -> ArrayRef {
+    fn finish(&mut self, n_rows: usize) -> ArrayRef {
         if self.len < n_rows {
             self.values.pad(n_rows - self.len);
         }
@@ -341,10 +357,8 @@ impl Column {
         };
         self.len = 0;
         self.n_values = 0;
-        // Few rows with long texts say nothing of a chunk of many rows: never more than the last chunk had.
-        let rows_next = rows_next.min(n_rows);
-        let bytes_next = n_bytes * rows_next / n_rows.max(1) + 64;
-        let next = Values::new(self.value_type, rows_next, bytes_next);
+        self.last = (n_rows, n_bytes);
+        let next = Values::new(self.value_type, 0, 0);
         std::mem::replace(&mut self.values, next).finish()
     }
 }

@@ -7,13 +7,13 @@ use crate::store::embedded::merge::MergeOptions;
 use crate::store::embedded::segment::write::SegmentOptions;
 use crate::store::embedded::store::ReadOptions;
 
-/// Memory: the head being filled and the one being flushed hold at most `2 × head_bytes_max` and what one `write` brings; a flush adds
-/// one column of one segment and the segment's compressed pages (about a tenth of the head).
+/// Memory: the head being filled and the one being flushed hold at most `2 × head_bytes_max` and what one `write` brings; a flush adds a few mebibytes
+/// of one column, the segment's compressed pages (about a tenth of the head) and its token index while that is built; so does a merge, of a row group.
 #[derive(Clone, Debug)]
 pub struct EmbeddedStoreOptions {
     /// Rows in memory that start a flush. Default: 262,144.
     pub head_rows_max: usize,
-    /// Bytes in memory that start a flush. Default: 64 MiB.
+    /// Bytes in memory that start a flush. Default: 32 MiB.
     pub head_bytes_max: usize,
     /// Age of the oldest row in memory that starts a flush. Default: 5 min.
     pub head_age_max: Duration,
@@ -35,7 +35,7 @@ impl Default for EmbeddedStoreOptions {
     fn default() -> Self {
         Self {
             head_rows_max: 262_144,
-            head_bytes_max: 64 << 20,
+            head_bytes_max: 32 << 20,
             head_age_max: Duration::from_secs(300),
             columns: ColumnLimits::default(),
             segment: SegmentOptions::default(),

@@ -49,6 +49,8 @@ pub struct SortedRows {
     /// For each column of `schema`, over all rows.
     outlines: Vec<Outline>,
     rows: Vec<Row>,
+    /// Stretches of `rows` that lie side by side in a chunk, in order.
+    runs: Vec<Range<usize>>,
 }
 
 impl SortedRows {
@@ -74,6 +76,14 @@ impl SortedRows {
         if !rows.is_sorted_by_key(key) {
             rows.sort_unstable_by_key(key);
         }
+        let mut start = 0;
+        let runs = rows.chunk_by(|a, b| a.chunk == b.chunk && a.row + 1 == b.row);
+        let runs = runs.map(|run| {
+            let range = start..start + run.len();
+            start = range.end;
+            range
+        });
+        let runs = runs.collect();
         let union = Union::of(&chunks);
         let outlines = union.columns.iter();
         let outlines = outlines.map(|places| outline_of(&chunks, places));
@@ -83,6 +93,7 @@ impl SortedRows {
             columns: union.columns,
             chunks,
             rows,
+            runs,
         })
     }
 
@@ -102,7 +113,7 @@ impl SortedRows {
             .collect()
     }
 
-    fn gather(&self, column: usize, rows: &[Row]) -> Result<ArrayRef> {
+    fn gather(&self, column: usize, rows: &Range<usize>) -> Result<ArrayRef> {
         let data_type = self.schema.field(column).data_type();
         let no_places = Vec::new();
         let places = self.columns.get(column).unwrap_or(&no_places);
@@ -115,11 +126,15 @@ impl SortedRows {
         if arrays.iter().all(Option::is_none) {
             return Ok(new_null_array(data_type, rows.len()));
         }
-        let n_runs = 1 + rows.windows(2).filter(|pair| !follows(pair)).count();
-        let gathered = if RUN_ROWS_MIN * n_runs <= rows.len() {
-            let pieces: Vec<ArrayRef> = rows
-                .chunk_by(|a, b| follows(&[*a, *b]))
-                .filter_map(|run| run.first().map(|first| (first, run.len())))
+        let runs = self.runs_of(rows);
+        let gathered = if RUN_ROWS_MIN * runs.len() <= rows.len() {
+            let pieces: Vec<ArrayRef> = runs
+                .iter()
+                .filter_map(|run| {
+                    let range = run.start.max(rows.start)..run.end.min(rows.end);
+                    let first = self.rows.get(range.start)?;
+                    Some((first, range.len()))
+                })
                 .map(|(first, len)| match arrays.get(first.chunk as usize) {
                     Some(Some(array)) => array.slice(first.row as usize, len),
                     _ => new_null_array(data_type, len),
@@ -136,7 +151,10 @@ impl SortedRows {
                 .map(|array| array.map_or(&*null, |array| &**array))
                 .collect();
             let has_column: Vec<bool> = arrays.iter().map(Option::is_some).collect();
-            let indices: Vec<(usize, usize)> = rows
+            let indices: Vec<(usize, usize)> = self
+                .rows
+                .get(rows.clone())
+                .unwrap_or_default()
                 .iter()
                 .map(|row| {
                     let chunk = row.chunk as usize;
@@ -148,6 +166,13 @@ impl SortedRows {
         };
         gathered.map_err(|error| Error::internal("cannot gather a column").with_source(error))
     }
+
+    /// The stretches that reach into `rows`.
+    fn runs_of(&self, rows: &Range<usize>) -> &[Range<usize>] {
+        let first = self.runs.partition_point(|run| run.end <= rows.start);
+        let end = self.runs.partition_point(|run| run.start < rows.end);
+        self.runs.get(first..end).unwrap_or_default()
+    }
 }
 
 impl RowSource for SortedRows {
@@ -155,21 +180,18 @@ impl RowSource for SortedRows {
         &self.schema
     }
 
+    fn begin_row_group(&mut self, _rows: Range<usize>) -> Result<()> {
+        Ok(())
+    }
+
     fn column(&mut self, column: usize, rows: Range<usize>) -> Result<ArrayRef> {
-        let rows = self.rows.get(rows).unwrap_or_default();
-        self.gather(column, rows)
+        self.gather(column, &rows)
     }
 
     /// Of all days at once: which rows of a chunk are of which day is not looked at.
     fn outline(&self, column: usize, rows: &Range<usize>) -> Outline {
         let all = self.outlines.get(column).copied().unwrap_or_default();
-        let share = rows.len() as f64 / self.rows.len().max(1) as f64;
-        let scaled = |count: usize| (count as f64 * share).ceil() as usize;
-        Outline {
-            n_values: scaled(all.n_values),
-            size_bytes: scaled(all.size_bytes),
-            has_repeats: all.has_repeats,
-        }
+        all.of_part(rows.len(), self.rows.len())
     }
 }
 
@@ -294,10 +316,6 @@ impl Union {
             n_fields: fields.len(),
         }
     }
-}
-
-fn follows(pair: &[Row]) -> bool {
-    matches!(pair, [a, b] if a.chunk == b.chunk && a.row + 1 == b.row)
 }
 
 fn u32_of(index: usize) -> Result<u32> {

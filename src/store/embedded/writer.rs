@@ -250,6 +250,8 @@ impl Writer {
         searchable: &mut Checkpoint,
         built: &mut Built,
     ) -> Result<()> {
+        let n_rows = batches.iter().map(|queued| queued.batch.len() as usize);
+        self.builder.expect(n_rows.sum());
         for queued in batches {
             let partition = queued.first.partition;
             let next_seq = searchable.next_seq(partition);

@@ -515,7 +515,7 @@ impl Job<'_> {
 
 /// The text of the bytes; what is not UTF-8 becomes U+FFFD.
 fn utf8(bytes: &[u8]) -> (Cow<'_, str>, Flags) {
-    match std::str::from_utf8(bytes) {
+    match simdutf8::basic::from_utf8(bytes) {
         Ok(text) => (Cow::Borrowed(text), Flags::default()),
         Err(_) => (String::from_utf8_lossy(bytes), Flags::INVALID_UTF8),
     }

@@ -40,7 +40,7 @@ pub struct MergeOptions {
     pub rows_max: u64,
     /// Bytes on disk of a merged segment. Default: 1 GiB.
     pub size_bytes_max: u64,
-    /// Bytes of text, uncompressed, in a row group of a merged segment: bounds the memory of a merge. Default: 128 MiB.
+    /// Bytes of text, uncompressed, in a row group of a merged segment: bounds the memory of a merge. Default: 64 MiB.
     pub row_group_bytes_max: u64,
 }
 
@@ -51,7 +51,7 @@ impl Default for MergeOptions {
             segments_max: 64,
             rows_max: 4 << 20,
             size_bytes_max: 1 << 30,
-            row_group_bytes_max: 128 << 20,
+            row_group_bytes_max: 64 << 20,
         }
     }
 }

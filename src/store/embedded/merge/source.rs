@@ -1,7 +1,7 @@
 //! The rows of several segments as one sorted stream, column by column, for a merge or for a rewrite that leaves rows out.
 //!
-//! Memory: the sort keys of one row group, a few thousand keys of each input, and one column of one row group. The inputs are sorted, so the rows of a
-//! row group are one stretch of each input; a column reads just the pages of that stretch.
+//! Memory: the sort keys of one row group, a few thousand keys of each input, and of one column three slices and a page of each input. The inputs are
+//! sorted, so the rows of a row group are one stretch of each input; a column reads just the pages of that stretch, one after the other.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -12,7 +12,7 @@ use arrow::array::{
     ArrayRef, AsArray as _, BooleanArray, RecordBatch, new_empty_array, new_null_array,
 };
 use arrow::compute::{concat_batches, interleave};
-use arrow::datatypes::{DataType, SchemaRef};
+use arrow::datatypes::SchemaRef;
 use hashbrown::HashMap;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, RowSelection, RowSelector};
 
@@ -24,8 +24,10 @@ use crate::store::embedded::segment::SegmentReader;
 use crate::store::embedded::segment::write::{Outline, RowSource};
 use crate::store::embedded::spill;
 
-/// Rows read at a time.
+/// Keys read at a time.
 const BATCH_ROWS: usize = 8_192;
+/// Rows of a column read at a time, at least.
+const FEED_ROWS_MIN: usize = 256;
 
 pub struct MergedRows {
     inputs: Vec<Input>,
@@ -35,6 +37,9 @@ pub struct MergedRows {
     /// The next key of each input, smallest first.
     next: BinaryHeap<Reverse<(RecordKey, usize)>>,
     window: Window,
+    open: Option<OpenColumn>,
+    /// Of all inputs, with those that are left out.
+    n_rows: usize,
 }
 
 struct Input {
@@ -56,6 +61,31 @@ struct Window {
     stretches: Vec<Range<usize>>,
 }
 
+/// A column of the current row group, of which some slices were given.
+struct OpenColumn {
+    column: usize,
+    /// The row of the merged segment that comes next.
+    next_row: usize,
+    feeds: Vec<Feed>,
+}
+
+/// One input's stretch of a column.
+struct Feed {
+    values: FeedValues,
+    /// Rows of the stretch that were taken.
+    n_taken: usize,
+}
+
+enum FeedValues {
+    /// The input does not have the column.
+    Nulls,
+    Batches {
+        batches: ParquetRecordBatchReader,
+        /// Read and not yet taken.
+        rest: Option<RecordBatch>,
+    },
+}
+
 struct KeyCursor {
     batches: ParquetRecordBatchReader,
     batch: Option<RecordBatch>,
@@ -71,7 +101,11 @@ impl MergedRows {
         columns_max: usize,
     ) -> Result<Self> {
         let mut inputs = Vec::with_capacity(readers.len());
+        let mut n_rows = 0;
         for (reader, keep) in readers {
+            let row_groups = reader.metadata().row_groups().iter();
+            let counts = row_groups.map(|row_group| usize::try_from(row_group.num_rows()));
+            n_rows += counts.map(|count| count.unwrap_or(0)).sum::<usize>();
             inputs.push(Input {
                 keys: KeyCursor::new(&reader)?,
                 reader,
@@ -85,6 +119,8 @@ impl MergedRows {
             columns,
             next: BinaryHeap::with_capacity(inputs.len()),
             window: Window::default(),
+            open: None,
+            n_rows,
             inputs,
         };
         for index in 0..merged.inputs.len() {
@@ -137,30 +173,91 @@ impl MergedRows {
         Ok(())
     }
 
-    /// The stretch of each input as one array of the column, then both woven together.
-    fn weave(&self, column: usize) -> Result<ArrayRef> {
-        let data_type = self.schema.field(column).data_type();
-        let is_overflow = self.schema.field(column).name() == schema::OVERFLOW
-            && column + 1 == self.schema.fields().len();
+    /// The values of the slice `rows`: of each input those up to its last row in there, then all woven together.
+    fn weave(&self, open: &mut OpenColumn, rows: &Range<usize>) -> Result<ArrayRef> {
+        let data_type = self.schema.field(open.column).data_type();
+        let is_overflow = self.is_overflow(open.column);
+        let start = self.window.rows.start;
+        let order = self
+            .window
+            .order
+            .get(rows.start - start..rows.end - start)
+            .unwrap_or_default();
+        let mut ends: Vec<usize> = open.feeds.iter().map(|feed| feed.n_taken).collect();
+        for (index, row) in order {
+            // An input's rows come in ascending order.
+            if let Some(end) = ends.get_mut(*index) {
+                *end = row + 1;
+            }
+        }
+        let mut arrays: Vec<ArrayRef> = Vec::with_capacity(open.feeds.len());
+        let mut starts = Vec::with_capacity(open.feeds.len());
+        for ((input, feed), end) in self.inputs.iter().zip(&mut open.feeds).zip(ends) {
+            let n_rows = end - feed.n_taken;
+            starts.push(feed.n_taken);
+            feed.n_taken = end;
+            arrays.push(match &mut feed.values {
+                _ if n_rows == 0 => new_empty_array(data_type),
+                FeedValues::Nulls => new_null_array(data_type, n_rows),
+                FeedValues::Batches { batches, rest } => {
+                    let batch = input.take(batches, rest, n_rows)?;
+                    if is_overflow {
+                        input.overflow_of(&batch)?
+                    } else {
+                        let values = batch.columns().first().cloned();
+                        values.ok_or_else(|| Error::internal("a column was not read"))?
+                    }
+                }
+            });
+        }
+        if let [array] = arrays.as_slice()
+            && array.len() == order.len()
+        {
+            return Ok(Arc::clone(array));
+        }
+        let places: Vec<(usize, usize)> = order
+            .iter()
+            .map(|(index, row)| (*index, row - starts.get(*index).copied().unwrap_or(0)))
+            .collect();
+        let arrays: Vec<_> = arrays.iter().map(AsRef::as_ref).collect();
+        interleave(&arrays, &places)
+            .map_err(|error| Error::internal("cannot merge a column").with_source(error))
+    }
+
+    fn is_overflow(&self, column: usize) -> bool {
+        self.schema.field(column).name() == schema::OVERFLOW
+            && column + 1 == self.schema.fields().len()
+    }
+
+    /// Readers of each input's stretch; a slice will have about `slice_rows`.
+    fn open(&self, column: usize, slice_rows: usize) -> Result<OpenColumn> {
         let no_places = Vec::new();
         let places = self.columns.get(column).unwrap_or(&no_places);
-        let mut arrays: Vec<ArrayRef> = Vec::with_capacity(self.inputs.len());
+        // Two slices in all inputs together, whatever their number.
+        let batch_rows = (2 * slice_rows / self.inputs.len().max(2)).max(FEED_ROWS_MIN);
+        let mut feeds = Vec::with_capacity(self.inputs.len());
         for ((input, stretch), place) in self.inputs.iter().zip(&self.window.stretches).zip(places)
         {
-            let array = if stretch.start == stretch.end {
-                new_empty_array(data_type)
-            } else if is_overflow {
-                input.read_overflow(stretch)?
-            } else if let Some(place) = place {
-                input.read(*place, stretch)?
+            let columns = if self.is_overflow(column) {
+                input.overflow_columns()
             } else {
-                new_null_array(data_type, stretch.len())
+                place.iter().copied().collect()
             };
-            arrays.push(array);
+            let values = if columns.is_empty() || stretch.is_empty() {
+                FeedValues::Nulls
+            } else {
+                FeedValues::Batches {
+                    batches: read_rows(&input.reader, &columns, stretch, batch_rows)?,
+                    rest: None,
+                }
+            };
+            feeds.push(Feed { values, n_taken: 0 });
         }
-        let arrays: Vec<_> = arrays.iter().map(AsRef::as_ref).collect();
-        interleave(&arrays, &self.window.order)
-            .map_err(|error| Error::internal("cannot merge a column").with_source(error))
+        Ok(OpenColumn {
+            column,
+            next_row: self.window.rows.start,
+            feeds,
+        })
     }
 }
 
@@ -169,15 +266,27 @@ impl RowSource for MergedRows {
         &self.schema
     }
 
+    fn begin_row_group(&mut self, rows: Range<usize>) -> Result<()> {
+        self.open = None;
+        self.fill_window(rows)
+    }
+
     fn column(&mut self, column: usize, rows: Range<usize>) -> Result<ArrayRef> {
-        if rows != self.window.rows {
-            self.fill_window(rows)?;
+        let mut open = match self.open.take().filter(|open| open.column == column) {
+            Some(open) => open,
+            None => self.open(column, rows.len())?,
+        };
+        if open.next_row != rows.start || self.window.rows.end < rows.end {
+            return Err(Error::internal("slices of a column out of order"));
         }
-        self.weave(column)
+        let values = self.weave(&mut open, &rows)?;
+        open.next_row = rows.end;
+        self.open = Some(open);
+        Ok(values)
     }
 
     /// From what the inputs' footers say; a dictionary as most of their rows have it.
-    fn outline(&self, column: usize, _rows: &Range<usize>) -> Outline {
+    fn outline(&self, column: usize, rows: &Range<usize>) -> Outline {
         let mut outline = Outline::default();
         let (mut n_with, mut n_without) = (0, 0);
         let places = self.columns.get(column);
@@ -189,7 +298,8 @@ impl RowSource for MergedRows {
                 let Some(chunk) = row_group.columns().get(*place) else {
                     continue;
                 };
-                let size_bytes = chunk.uncompressed_size();
+                let text_bytes = chunk.unencoded_byte_array_data_bytes();
+                let size_bytes = text_bytes.unwrap_or(chunk.uncompressed_size());
                 outline.size_bytes += usize::try_from(size_bytes).unwrap_or(0);
                 match chunk.dictionary_page_offset() {
                     Some(_) => n_with += row_group.num_rows(),
@@ -198,46 +308,55 @@ impl RowSource for MergedRows {
             }
         }
         outline.has_repeats = n_without < n_with;
-        outline
+        outline.of_part(rows.len(), self.n_rows)
     }
 }
 
 impl Input {
-    /// Rows `rows` of a column.
-    fn read(&self, column: usize, rows: &Range<usize>) -> Result<ArrayRef> {
-        let batch = self.read_all(&[column], rows)?;
-        batch
-            .columns()
-            .first()
-            .cloned()
-            .ok_or_else(|| Error::internal("a column was not read"))
-    }
-
-    fn read_all(&self, columns: &[usize], rows: &Range<usize>) -> Result<RecordBatch> {
-        let reader = read_rows(&self.reader, columns, rows, rows.len())?;
-        let mut batches = Vec::new();
-        for batch in reader {
-            batches.push(batch.map_err(|error| self.reader.error("cannot be read", error))?);
+    /// The next `n_rows` rows.
+    fn take(
+        &self,
+        batches: &mut ParquetRecordBatchReader,
+        rest: &mut Option<RecordBatch>,
+        n_rows: usize,
+    ) -> Result<RecordBatch> {
+        let mut pieces = Vec::new();
+        let mut n_left = n_rows;
+        while 0 < n_left {
+            let batch = match rest.take() {
+                Some(batch) => batch,
+                None => batches
+                    .next()
+                    .ok_or_else(|| {
+                        self.reader
+                            .error("has too few rows", "the reader gave no more")
+                    })?
+                    .map_err(|error| self.reader.error("cannot be read", error))?,
+            };
+            let n_here = n_left.min(batch.num_rows());
+            if n_here < batch.num_rows() {
+                *rest = Some(batch.slice(n_here, batch.num_rows() - n_here));
+            }
+            pieces.push(batch.slice(0, n_here));
+            n_left -= n_here;
         }
-        match batches.as_slice() {
-            [batch] => Ok(batch.clone()),
-            [first, ..] => concat_batches(&first.schema(), &batches)
+        match pieces.as_slice() {
+            [piece] => Ok(piece.clone()),
+            [first, ..] => concat_batches(&first.schema(), &pieces)
                 .map_err(|error| Error::internal("cannot join batches").with_source(error)),
-            [] => Err(self
-                .reader
-                .error("has too few rows", "the reader gave none")),
+            [] => Err(Error::internal("no rows were asked for")),
         }
     }
 
-    /// The overflow column with the columns that are spilled into it.
-    fn read_overflow(&self, rows: &Range<usize>) -> Result<ArrayRef> {
-        let overflow = self.reader.columns().overflow();
+    /// What the overflow column is made of: the columns that are spilled into it, and that of the input itself.
+    fn overflow_columns(&self) -> Vec<usize> {
         let mut indices: Vec<usize> = self.spilled.iter().map(|info| info.index).collect();
-        indices.extend(overflow);
-        if indices.is_empty() {
-            return Ok(new_null_array(&DataType::Utf8, rows.len()));
-        }
-        let batch = self.read_all(&indices, rows)?;
+        indices.extend(self.reader.columns().overflow());
+        indices
+    }
+
+    /// `batch` has the [`Self::overflow_columns`].
+    fn overflow_of(&self, batch: &RecordBatch) -> Result<ArrayRef> {
         // Columns come back in ascending order of index; the overflow column has the highest.
         let columns = batch.columns();
         let spilled: Vec<(&ColumnInfo, &ArrayRef)> = self.spilled.iter().zip(columns).collect();
@@ -247,9 +366,13 @@ impl Input {
                 .cloned()
                 .ok_or_else(|| Error::internal("no overflow column"));
         }
-        let old = overflow.and_then(|_| columns.last());
+        let old = self
+            .reader
+            .columns()
+            .overflow()
+            .and_then(|_| columns.last());
         let old = old.and_then(|array| array.as_string_opt::<i32>());
-        Ok(Arc::new(spill::join(old, &spilled, rows.len())))
+        Ok(Arc::new(spill::join(old, &spilled, batch.num_rows())))
     }
 }
 

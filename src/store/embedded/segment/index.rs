@@ -9,14 +9,14 @@
 //!
 //! Timestamp, position and flags are not indexed. What the index finds beyond exact rows must be verified on the rows.
 
+use std::borrow::Cow;
+use std::hash::Hash;
 use std::io;
 
-use arrow::array::{
-    Array as _, ArrayRef, AsArray as _, BooleanArray, Float64Array, Int64Array, StringArray,
-};
+use arrow::array::{Array as _, ArrayRef, AsArray as _};
 use arrow::datatypes::{Float64Type, Int64Type};
 use hashbrown::HashMap;
-use logyard_tokens::{IndexBuilder, IndexReader, ReadAt};
+use logyard_tokens::{IndexBuilder, IndexReader, ReadAt, ValueTokens};
 
 use crate::record::leaves::any_leaf;
 use crate::record::value::{Value, ValueRef, ValueType};
@@ -44,141 +44,196 @@ impl ReadAt for IndexBytes {
     }
 }
 
-/// Adds a column of a row group. `value_type` is that of the field, `None` for the overflow column.
+/// Adds a stretch of a column: the rows of `array` from `first_row` of the row group on. `value_type` is that of the field, `None` for the overflow
+/// column.
 pub fn add_column(
     index: &mut IndexBuilder,
     column: u32,
+    first_row: u32,
     value_type: Option<ValueType>,
     array: &ArrayRef,
 ) {
     if array.null_count() == array.len() {
         return;
     }
+    let mut stretch = Stretch {
+        index,
+        column,
+        first_row,
+    };
     match value_type {
         Some(ValueType::Null) => {}
-        Some(ValueType::Bool) => add_bools(index, column, array.as_boolean()),
-        Some(ValueType::Int) => add_ints(index, column, array.as_primitive::<Int64Type>()),
-        Some(ValueType::Float) => add_floats(index, column, array.as_primitive::<Float64Type>()),
-        Some(ValueType::Number) => {
-            for (row, text) in (0..).zip(array.as_string::<i32>()) {
-                if let Some(text) = text {
-                    index.add_value(row, column, &number_value(text));
-                }
-            }
+        Some(ValueType::Bool) => stretch.add(array.as_boolean().iter(), |value, tokens| {
+            tokens.value(bool_value(value));
+        }),
+        Some(ValueType::Int) => {
+            let mut buffer = itoa::Buffer::new();
+            let values = array.as_primitive::<Int64Type>().iter();
+            stretch.add(values, |value, tokens| {
+                tokens.value(&int_value(value, &mut buffer));
+            });
         }
-        Some(ValueType::Str) => add_texts(index, column, array.as_string::<i32>()),
-        Some(ValueType::Json) => {
-            for (row, text) in (0..).zip(array.as_string::<i32>()) {
-                add_json(index, row, column, text.unwrap_or_default());
-            }
+        Some(ValueType::Float) => {
+            let values = array.as_primitive::<Float64Type>().iter();
+            let values = values.map(|value| value.map(f64::to_bits));
+            stretch.add(values, |bits, tokens| {
+                tokens.value(&float_value(f64::from_bits(bits)));
+            });
         }
-        None => {
-            for (row, text) in (0..).zip(array.as_string::<i32>()) {
-                add_overflow(index, row, column, text.unwrap_or_default());
-            }
+        Some(ValueType::Number) => stretch.add(array.as_string::<i32>().iter(), |text, tokens| {
+            tokens.value(&number_value(text));
+        }),
+        Some(ValueType::Str) => {
+            stretch.add(array.as_string::<i32>().iter(), |text, tokens| {
+                tokens.text(text);
+            });
         }
+        Some(ValueType::Json) => stretch.add(array.as_string::<i32>().iter(), |text, tokens| {
+            add_json(tokens, text);
+        }),
+        None => stretch.add(array.as_string::<i32>().iter(), |text, tokens| {
+            add_overflow(tokens, text);
+        }),
     }
 }
 
 /// The value under which a number is indexed: that of its nearest double.
 pub fn number_value(text: &str) -> String {
     match text.parse::<f64>() {
-        Ok(value) => float_value(value),
+        Ok(value) => float_value(value).into_owned(),
         Err(_) => text.to_owned(),
     }
 }
 
-fn float_value(value: f64) -> String {
+/// As `f64::to_string` has it, which is four times slower: the shortest digits that name the double, and never an exponent.
+fn float_value(value: f64) -> Cow<'static, str> {
+    // Two spellings of up to so many digits never name the same double, so that there is just one shortest.
+    const DIGITS_UNIQUE_MAX: usize = 15;
     // Both zeros are equal.
     if value == 0.0 {
-        "0".to_owned()
+        return "0".into();
+    }
+    let mut buffer = zmij::Buffer::new();
+    let text = buffer.format(value);
+    let is_plain = text.len() <= DIGITS_UNIQUE_MAX && value.is_finite() && !text.contains('e');
+    if is_plain {
+        text.strip_suffix(".0").unwrap_or(text).to_owned().into()
     } else {
-        value.to_string()
+        value.to_string().into()
     }
 }
 
-fn int_value(value: i64, buffer: &mut itoa::Buffer) -> std::borrow::Cow<'_, str> {
+fn bool_value(value: bool) -> &'static str {
+    if value { "true" } else { "false" }
+}
+
+fn int_value(value: i64, buffer: &mut itoa::Buffer) -> Cow<'_, str> {
     // Up to here a double has the digits of the integer.
     const EXACT: u64 = 1 << 53;
     if value.unsigned_abs() <= EXACT {
         buffer.format(value).into()
     } else {
-        float_value(value as f64).into()
+        float_value(value as f64)
     }
 }
 
-fn add_bools(index: &mut IndexBuilder, column: u32, array: &BooleanArray) {
-    let keys: Vec<Option<u32>> = array.iter().map(|value| value.map(u32::from)).collect();
-    index.add_dictionary_values(column, &["false", "true"], &keys);
+/// Where tokens go: to a row, or to a value of a dictionary.
+trait Tokens {
+    fn text(&mut self, text: &str);
+    fn value(&mut self, value: &str);
 }
 
-fn add_ints(index: &mut IndexBuilder, column: u32, array: &Int64Array) {
-    let mut buffer = itoa::Buffer::new();
-    if let Some((values, keys)) = dictionary(array.iter()) {
-        let values: Vec<String> = values
-            .into_iter()
-            .map(|value| int_value(value, &mut buffer).into_owned())
-            .collect();
-        let values: Vec<&str> = values.iter().map(String::as_str).collect();
-        index.add_dictionary_values(column, &values, &keys);
-        return;
+impl Tokens for ValueTokens {
+    fn text(&mut self, text: &str) {
+        self.text(text);
     }
-    for (row, value) in (0..).zip(array.iter()) {
-        if let Some(value) = value {
-            index.add_value(row, column, &int_value(value, &mut buffer));
+
+    fn value(&mut self, value: &str) {
+        self.value(value);
+    }
+}
+
+struct RowTokens<'a> {
+    index: &'a mut IndexBuilder,
+    row: u32,
+    column: u32,
+}
+
+impl Tokens for RowTokens<'_> {
+    fn text(&mut self, text: &str) {
+        self.index.add_text(self.row, self.column, text);
+    }
+
+    fn value(&mut self, value: &str) {
+        self.index.add_value(self.row, self.column, value);
+    }
+}
+
+/// Rows of a column on their way into the index.
+struct Stretch<'a> {
+    index: &'a mut IndexBuilder,
+    column: u32,
+    first_row: u32,
+}
+
+impl Stretch<'_> {
+    /// `add` says what is to be found in a value: once for each distinct one where they repeat, else for each row.
+    fn add<T: Hash + Eq + Copy>(
+        &mut self,
+        rows: impl ExactSizeIterator<Item = Option<T>> + Clone,
+        mut add: impl FnMut(T, &mut dyn Tokens),
+    ) {
+        if let Some((values, keys)) = dictionary(rows.clone()) {
+            let (column, n_values) = (self.column, values.len());
+            let of_value = |value: usize, tokens: &mut ValueTokens| {
+                if let Some(value) = values.get(value) {
+                    add(*value, tokens);
+                }
+            };
+            self.index
+                .add_dictionary(column, self.first_row, &keys, n_values, of_value);
+            return;
+        }
+        for (row, value) in (self.first_row..).zip(rows) {
+            if let Some(value) = value {
+                let mut tokens = RowTokens {
+                    index: self.index,
+                    row,
+                    column: self.column,
+                };
+                add(value, &mut tokens);
+            }
         }
     }
 }
 
-fn add_floats(index: &mut IndexBuilder, column: u32, array: &Float64Array) {
-    for (row, value) in (0..).zip(array.iter()) {
-        if let Some(value) = value {
-            index.add_value(row, column, &float_value(value));
-        }
-    }
-}
-
-fn add_texts(index: &mut IndexBuilder, column: u32, array: &StringArray) {
-    if let Some((values, keys)) = dictionary(array.iter()) {
-        index.add_dictionary_text(column, &values, &keys);
-        return;
-    }
-    for (row, text) in (0..).zip(array.iter()) {
-        if let Some(text) = text {
-            index.add_text(row, column, text);
-        }
-    }
-}
-
-fn add_json(index: &mut IndexBuilder, row: u32, column: u32, json: &str) {
+fn add_json(tokens: &mut dyn Tokens, json: &str) {
     any_leaf(json, |_, leaf| {
-        add_leaf(index, row, column, leaf);
+        add_leaf(tokens, leaf);
         false
     });
 }
 
-fn add_leaf(index: &mut IndexBuilder, row: u32, column: u32, leaf: ValueRef<'_>) {
+fn add_leaf(tokens: &mut dyn Tokens, leaf: ValueRef<'_>) {
     match leaf {
-        ValueRef::Str(text) => index.add_text(row, column, text),
-        ValueRef::Int(value) => {
-            index.add_value(row, column, &int_value(value, &mut itoa::Buffer::new()));
-        }
-        ValueRef::Float(value) => index.add_value(row, column, &float_value(value)),
-        ValueRef::Number(text) => index.add_value(row, column, &number_value(text)),
-        ValueRef::Bool(value) => index.add_value(row, column, if value { "true" } else { "false" }),
+        ValueRef::Str(text) => tokens.text(text),
+        ValueRef::Int(value) => tokens.value(&int_value(value, &mut itoa::Buffer::new())),
+        ValueRef::Float(value) => tokens.value(&float_value(value)),
+        ValueRef::Number(text) => tokens.value(&number_value(text)),
+        ValueRef::Bool(value) => tokens.value(bool_value(value)),
         // Leaves are never arrays or objects with something inside.
         ValueRef::Null | ValueRef::Json(_) => {}
     }
 }
 
-fn add_overflow(index: &mut IndexBuilder, row: u32, column: u32, json: &str) {
+fn add_overflow(tokens: &mut dyn Tokens, json: &str) {
     if json.is_empty() {
         return;
     }
     for (_, value) in overflow::parse(json).unwrap_or_default() {
         match value {
-            Value::Json(json) => add_json(index, row, column, &json),
-            other => add_leaf(index, row, column, other.as_value_ref()),
+            Value::Json(json) => add_json(tokens, &json),
+            other => add_leaf(tokens, other.as_value_ref()),
         }
     }
 }
@@ -186,7 +241,7 @@ fn add_overflow(index: &mut IndexBuilder, row: u32, column: u32, json: &str) {
 type Dictionary<T> = (Vec<T>, Vec<Option<u32>>);
 
 /// Distinct values and the key of each row, if values repeat enough.
-fn dictionary<T: std::hash::Hash + Eq + Copy>(
+fn dictionary<T: Hash + Eq + Copy>(
     rows: impl ExactSizeIterator<Item = Option<T>>,
 ) -> Option<Dictionary<T>> {
     let mut values: Vec<T> = Vec::new();
@@ -223,7 +278,10 @@ fn dictionary<T: std::hash::Hash + Eq + Copy>(
 mod tests {
     use std::sync::Arc;
 
+    use arrow::array::{Int64Array, StringArray};
     use logyard_tokens::{Candidates, IndexOptions};
+
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -251,6 +309,18 @@ mod tests {
         }
     }
 
+    proptest! {
+        #[test]
+        fn doubles_are_spelled_as_the_format_has_them(bits: u64, integer: i64, shift in 0_i32..300) {
+            let value = f64::from_bits(bits);
+            let scaled = integer as f64 * 10_f64.powi(shift - 150);
+            for value in [value, scaled, integer as f64, integer as f64 / 1_000.0] {
+                let expected = if value == 0.0 { "0".to_owned() } else { value.to_string() };
+                prop_assert_eq!(float_value(value), expected);
+            }
+        }
+    }
+
     #[test]
     fn every_type_of_value_is_found() {
         let n = 64;
@@ -265,19 +335,19 @@ mod tests {
         let texts: ArrayRef = Arc::new(StringArray::from_iter(
             (0..n).map(|i| (i % 2 == 0).then(|| format!("Half-{i}"))),
         ));
-        add_column(&mut builder, 5, Some(ValueType::Str), &texts);
+        add_column(&mut builder, 5, 0, Some(ValueType::Str), &texts);
         let ints: ArrayRef = Arc::new(Int64Array::from_iter_values(
             (0..n).map(|i| i64::from(i) % 3),
         ));
-        add_column(&mut builder, 6, Some(ValueType::Int), &ints);
+        add_column(&mut builder, 6, 0, Some(ValueType::Int), &ints);
         let json = r#"{"a":["Caf\u00e9", 7.0, true]}"#;
         let jsons: ArrayRef = Arc::new(StringArray::from(vec![Some(json); n as usize]));
-        add_column(&mut builder, 7, Some(ValueType::Json), &jsons);
+        add_column(&mut builder, 7, 0, Some(ValueType::Json), &jsons);
         let over: ArrayRef = Arc::new(StringArray::from(vec![
             Some(r#"{"k":"deep sea","l":[12]}"#);
             n as usize
         ]));
-        add_column(&mut builder, 8, None, &over);
+        add_column(&mut builder, 8, 0, None, &over);
         let bytes = builder.finish();
         let len = bytes.len() as u64;
         let index = IndexReader::open(bytes, len).unwrap();

@@ -1,4 +1,4 @@
-//! Writes one segment file, column by column, so that only one column of one row group is in memory beside the compressed pages.
+//! Writes one segment file, column by column and slice by slice, so that only a few mebibytes of values are in memory beside the compressed pages.
 //!
 //! Choices (`benches/store_write` says what they cost together): zstd level 1; row groups of at most `row_group_rows_max`; pages of at most `page_rows_max` rows or
 //! `page_bytes_max` bytes; dictionaries where a sample shows repeated values; time and numbers delta-packed; statistics for pages of time and
@@ -10,18 +10,20 @@ use std::path::Path;
 use std::sync::Arc;
 
 use arrow::array::{Array, ArrayRef, AsArray as _};
-use arrow::datatypes::{DataType, SchemaRef, TimestampNanosecondType, UInt32Type, UInt64Type};
+use arrow::datatypes::{
+    DataType, Schema, SchemaRef, TimestampNanosecondType, UInt32Type, UInt64Type,
+};
 use logyard_tokens::{IndexBuilder, IndexOptions};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_writer::{
-    ArrowRowGroupWriterFactory, ArrowWriterOptions, compute_leaves,
+    ArrowColumnWriter, ArrowRowGroupWriterFactory, ArrowWriterOptions, compute_leaves,
 };
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, SortingColumn};
-use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesPtr};
 use parquet::file::writer::SerializedFileWriter;
-use parquet::schema::types::ColumnPath;
+use parquet::schema::types::{ColumnPath, SchemaDescriptor, Type};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::common::error::{Error, Result};
@@ -43,6 +45,10 @@ const TEXT_BOUND_BYTES: usize = 8;
 const DELTA_VALUES_MIN: usize = 4_096;
 /// A column chunk of at most so many bytes of values is not compressed: it would save less than the compressor's set-up costs.
 const COMPRESSED_BYTES_MIN: usize = 512;
+
+/// Bytes of a column's values that are gathered, encoded and indexed at a time: little enough to stay in the processor's cache from one to the next.
+const SLICE_BYTES: usize = 2 << 20;
+const SLICE_ROWS_MIN: usize = 1_024;
 
 #[derive(Clone, Debug)]
 pub struct SegmentOptions {
@@ -70,15 +76,18 @@ impl Default for SegmentOptions {
     }
 }
 
-/// Sorted rows, given column by column.
+/// Sorted rows, given by row group, column and slice.
 pub trait RowSource {
     fn schema(&self) -> &SchemaRef;
 
-    /// The values of a column for rows `rows` in sorted order, as one array of the schema's type. Columns are asked for in ascending order for
-    /// the same rows, then for the rows that follow.
+    /// What is asked for from now on lies in these rows, which follow those of the row group before.
+    fn begin_row_group(&mut self, rows: Range<usize>) -> Result<()>;
+
+    /// The values of a column for rows `rows` in sorted order, as one array of the schema's type. Columns are asked for in ascending order; of
+    /// each all rows of the row group, slice after slice.
     fn column(&mut self, column: usize, rows: Range<usize>) -> Result<ArrayRef>;
 
-    /// What the values of a column in `rows` are like, roughly; asked once for each, before the first row.
+    /// What the values of a column in `rows` are like, roughly.
     fn outline(&self, column: usize, rows: &Range<usize>) -> Outline;
 }
 
@@ -91,6 +100,19 @@ pub struct Outline {
     pub size_bytes: usize,
     /// Values repeat enough for a dictionary.
     pub has_repeats: bool,
+}
+
+impl Outline {
+    /// Of `n_rows` of the `n_rows_all` that this is about, if they are like the others.
+    pub fn of_part(self, n_rows: usize, n_rows_all: usize) -> Self {
+        let share = n_rows as f64 / n_rows_all.max(1) as f64;
+        let scaled = |count: usize| (count as f64 * share).ceil() as usize;
+        Self {
+            n_values: scaled(self.n_values),
+            size_bytes: scaled(self.size_bytes),
+            has_repeats: self.has_repeats,
+        }
+    }
 }
 
 /// What is written, beside the rows.
@@ -142,16 +164,20 @@ fn write_file(
     let properties = properties(source, &new.rows, options)?;
     let writer_options = ArrowWriterOptions::new()
         .with_properties(properties)
-        .with_skip_arrow_metadata(true)
-        .with_page_store_factory(Arc::new(pages.clone()));
+        .with_skip_arrow_metadata(true);
     let schema = Arc::clone(source.schema());
     let writer = ArrowWriter::try_new_with_options(file, Arc::clone(&schema), writer_options);
-    let (mut writer, factory) = writer
+    let (mut writer, _) = writer
         .and_then(ArrowWriter::into_serialized_writer)
         .map_err(parquet_failed)?;
     let mut work = Work {
+        column_writers: ColumnWriters {
+            schema: Arc::clone(&schema),
+            parquet_schema: writer.schema_descr().clone(),
+            properties: Arc::clone(writer.properties()),
+            pages: pages.clone(),
+        },
         writer: &mut writer,
-        factory: &factory,
         source,
         columns: Columns::from_schema(&schema)?,
         index_options: &options.index,
@@ -210,11 +236,11 @@ impl Default for Keys {
 }
 
 impl Keys {
-    fn note(&mut self, column: usize, array: &ArrayRef, is_first_group: bool) {
+    fn note(&mut self, column: usize, array: &ArrayRef, is_first: bool) {
         let Some(last) = array.len().checked_sub(1) else {
             return;
         };
-        let first = is_first_group.then_some((&mut self.first, 0));
+        let first = is_first.then_some((&mut self.first, 0));
         for (key, row) in first.into_iter().chain([(&mut self.last, last)]) {
             match column {
                 schema::TIMESTAMP => {
@@ -273,7 +299,7 @@ impl From<std::io::Error> for GroupError {
 /// A file being written.
 struct Work<'a> {
     writer: &'a mut SerializedFileWriter<File>,
-    factory: &'a ArrowRowGroupWriterFactory,
+    column_writers: ColumnWriters,
     source: &'a mut dyn RowSource,
     columns: Columns,
     index_options: &'a IndexOptions,
@@ -292,23 +318,29 @@ impl Work<'_> {
         let n_rows = u32::try_from(rows.len())
             .map_err(|_| Error::internal("a row group of 4 billion rows"))?;
         let mut index = IndexBuilder::new(n_rows, self.index_options.clone());
-        let column_writers = self.factory.create_column_writers(self.indexes.len())?;
+        self.source.begin_row_group(rows.clone())?;
         let mut row_group = self.writer.next_row_group()?;
-        for (column, mut column_writer) in column_writers.into_iter().enumerate() {
+        for column in 0..schema.fields().len() {
             (self.check)()?;
-            let array = self.source.column(column, rows.clone())?;
-            self.keys.note(column, &array, self.indexes.is_empty());
-            for leaf in compute_leaves(schema.field(column), &array)? {
-                column_writer.write(&leaf)?;
-            }
-            column_writer.close()?.append_to_row_group(&mut row_group)?;
+            let number = u32::try_from(column)
+                .map_err(|_| Error::internal("a schema of 4 billion columns"))?;
             let is_overflow = self.columns.overflow() == Some(column);
             let value_type = self.columns.info(column).map(|info| info.value_type);
-            if let Ok(number) = u32::try_from(column)
-                && (is_overflow || value_type.is_some())
-            {
-                add_column(&mut index, number, value_type, &array);
+            let mut column_writer = self.column_writers.create(column)?;
+            let size_bytes = self.source.outline(column, &rows).size_bytes;
+            for slice in slices(&rows, size_bytes, self.index_options.page_rows) {
+                let array = self.source.column(column, slice.clone())?;
+                let is_first = self.indexes.is_empty() && slice.start == rows.start;
+                self.keys.note(column, &array, is_first);
+                for leaf in compute_leaves(schema.field(column), &array)? {
+                    column_writer.write(&leaf)?;
+                }
+                if is_overflow || value_type.is_some() {
+                    let first_row = u32::try_from(slice.start - rows.start).unwrap_or(u32::MAX);
+                    add_column(&mut index, number, first_row, value_type, &array);
+                }
             }
+            column_writer.close()?.append_to_row_group(&mut row_group)?;
         }
         row_group.close()?;
         let end = self.writer.bytes_written();
@@ -338,6 +370,54 @@ impl Work<'_> {
         }
         self.writer.write_all(&checksums)?;
         self.writer.flush()
+    }
+}
+
+/// `rows` in slices of about [`SLICE_BYTES`], given the bytes of all. Slices longer than a page of the index end where one does, which saves the index
+/// work.
+fn slices(
+    rows: &Range<usize>,
+    size_bytes: usize,
+    page_rows: u32,
+) -> impl Iterator<Item = Range<usize>> + use<> {
+    let bytes_per_row = (size_bytes / rows.len().max(1)).max(1);
+    let n_rows = (SLICE_BYTES / bytes_per_row).max(SLICE_ROWS_MIN);
+    let n_rows = match n_rows / page_rows.max(1) as usize {
+        0 => n_rows,
+        n_pages => n_pages * page_rows as usize,
+    };
+    let end = rows.end;
+    rows.clone()
+        .step_by(n_rows)
+        .map(move |start| start..end.min(start + n_rows))
+}
+
+/// Makes the writers of columns one by one: those of a whole row group, made at once, would each hold a compressor and a decompressor until their turn.
+struct ColumnWriters {
+    schema: SchemaRef,
+    parquet_schema: SchemaDescriptor,
+    properties: WriterPropertiesPtr,
+    pages: PageLog,
+}
+
+impl ColumnWriters {
+    /// The library makes all writers of a schema at once: it gets one of this column alone. Its pages go into any row group with that column.
+    fn create(&self, column: usize) -> Result<ArrowColumnWriter, ParquetError> {
+        let parquet_type = self.parquet_schema.column(column).self_type_ptr();
+        let root = Type::group_type_builder(self.parquet_schema.name())
+            .with_fields(vec![parquet_type])
+            .build()?;
+        let alone = SerializedFileWriter::new(
+            std::io::sink(),
+            Arc::new(root),
+            Arc::clone(&self.properties),
+        )?;
+        let field = Arc::new(self.schema.field(column).clone());
+        let schema = Arc::new(Schema::new(vec![field]));
+        let factory = ArrowRowGroupWriterFactory::new(&alone, schema)
+            .with_page_store_factory(Arc::new(self.pages.clone()));
+        let writer = factory.create_column_writers(0)?.pop();
+        writer.ok_or_else(|| ParquetError::General("a column without a writer".to_owned()))
     }
 }
 
