@@ -285,7 +285,7 @@ impl Default for Queue {
             kafka_message_bytes_max: 16 << 20,
             kafka_group: "logyard".to_owned(),
             kafka_linger_ms: 5,
-            kafka_message_timeout_ms: 10_000,
+            kafka_message_timeout_ms: 20_000,
             kafka_compression: "lz4".to_owned(),
             kafka_buffer_bytes_max: 64 << 20,
             kafka_fetch_bytes_max: 16 << 20,

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rdkafka::error::KafkaError;
 
@@ -12,6 +13,35 @@ pub(super) fn unreachable(fault: &str) -> Error {
     Error::unavailable(
         "kafka_unreachable",
         format!("{fault}; nothing was stored, send the same again"),
+    )
+}
+
+/// Kafka went away before it was known what became of an earlier request with the key.
+pub(super) fn unreachable_unsettled(fault: &str) -> Error {
+    Error::unavailable(
+        "kafka_unreachable",
+        format!(
+            "{fault}; whether an earlier request with this idempotency key stored its lines is not known until Kafka answers, send the same again with the same key"
+        ),
+    )
+}
+
+/// Somebody has the key, or had it and may have lines on their way.
+pub(super) fn unsettled(claim_time: Duration) -> Error {
+    Error::unavailable(
+        "idempotency_in_progress",
+        format!(
+            "an earlier request with this idempotency key is under way still, or broke off less than {} s ago, so that its lines may arrive yet; send the same again with the same key",
+            claim_time.as_secs()
+        ),
+    )
+}
+
+/// Kafka answers, and not in time.
+pub(super) fn key_not_settled(what: &str) -> Error {
+    Error::unavailable(
+        "idempotency_not_ready",
+        format!("{what}; nothing was added, send the same again with the same key"),
     )
 }
 

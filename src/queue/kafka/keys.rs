@@ -3,7 +3,7 @@
 //! A request with a key writes a claim into `<topic>.idempotency`, reads the topic up to it, and goes on only if its claim won (see [`ledger`]). Its
 //! messages carry the key's hash and their index, so whoever takes over a claim that was never finished looks for them first, from where the
 //! topics ended when the claim was made, and stores only what is missing. A request whose outcome is unknown keeps its claim: the retry takes
-//! over when that is too old for its messages to be on their way.
+//! over when that is too old for its messages to be on their way. Nobody is told to wait for another request when it is Kafka that is away.
 //!
 //! What can still double: a process that is stopped for longer than the claim's time *between* its check and handing the messages over, and goes on
 //! afterwards; and a key that was pushed out of the window by newer ones.
@@ -23,11 +23,11 @@ use tokio::time::timeout_at;
 use xxhash_rust::xxh3::xxh3_128;
 
 use crate::common::error::{Error, Result};
-use crate::queue::idempotency::{conflict, in_progress, now_ms};
+use crate::queue::idempotency::{conflict, now_ms};
 use crate::queue::kafka::KafkaQueueOptions;
 use crate::queue::kafka::client::{self, Context};
 use crate::queue::kafka::decode::header_of;
-use crate::queue::kafka::errors::{self, lock};
+use crate::queue::kafka::errors::{self, key_not_settled, lock, unreachable_unsettled, unsettled};
 use crate::queue::kafka::ledger::{Event, Known, Ledger, Rules};
 use crate::queue::kafka::marks::Marks;
 use crate::queue::kafka::message::{HEADER_KEY, KeyMark};
@@ -40,7 +40,7 @@ use crate::record::{Batch, Checkpoint, Position};
 const POLL: Duration = Duration::from_millis(50);
 const RETRY: Duration = Duration::from_secs(1);
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
-/// From the claim to the check that it won; later it is given up.
+/// From the claim's confirmation to the check that it won; later it is given up.
 const CLAIM_READ_MAX: Duration = Duration::from_secs(5);
 
 pub(super) struct Keys {
@@ -73,9 +73,16 @@ enum Look {
     Wait,
 }
 
-/// Handing over takes so long at most; a claim must outlive it.
+/// From a claim to handing the messages over; later it is given up.
+fn settle_time(options: &KafkaQueueOptions) -> Duration {
+    options.message_timeout + CLAIM_READ_MAX
+}
+
+/// A claim must outlive all of its messages: settling it, room in the buffer, handing over, and the time of a message, once for its report and once
+/// more for what lies in a socket when that time is over.
 fn claim_time(options: &KafkaQueueOptions) -> Duration {
-    options.message_timeout * 3 + options.append_wait_max + CLAIM_READ_MAX * 2
+    let handing_over = options.append_wait_max + options.message_timeout;
+    settle_time(options) + handing_over + options.message_timeout * 2 + CLAIM_READ_MAX
 }
 
 impl Keys {
@@ -133,13 +140,20 @@ impl Keys {
         if let Some(begin) = taken_over {
             let (shared, hash) = (Arc::clone(&self.shared), keyed.key_hash);
             let scan = tokio::task::spawn_blocking(move || shared.scan_blocking(&begin, hash));
-            keyed.stored = scan.await.map_err(|e| {
-                Error::internal("looking for an earlier attempt failed").with_source(e)
-            })??;
+            let found = scan.await.unwrap_or_else(|e| {
+                Err(Error::internal("looking for an earlier attempt failed").with_source(e))
+            });
+            match found {
+                Ok(stored) => keyed.stored = stored,
+                Err(error) => {
+                    self.release(&idempotency, &claim).await;
+                    return Err(error);
+                }
+            }
         }
-        if CLAIM_READ_MAX * 2 < claimed_at.elapsed() {
+        if settle_time(&self.shared.options) < claimed_at.elapsed() {
             self.release(&idempotency, &claim).await;
-            return Err(in_progress());
+            return Err(key_not_settled("Kafka took too long to claim the key"));
         }
         let outcome = self.producer.append(batch, Some(keyed)).await;
         match &outcome {
@@ -178,8 +192,9 @@ impl Keys {
             // Time makes a key free, too.
             let until = deadline.min(tokio::time::Instant::now() + RETRY);
             let _ = timeout_at(until, news).await;
+            self.shared.check_reachable()?;
             if deadline <= tokio::time::Instant::now() {
-                return Err(in_progress());
+                return Err(unsettled(claim_time(&self.shared.options)));
             }
         }
         let claim = format!("{:032x}", rand::random::<u128>());
@@ -189,9 +204,17 @@ impl Keys {
             body_hash: body_hash.clone(),
             ends: self.shared.marks.end().0.into_iter().collect(),
         };
-        let offset = self.write(idempotency, &event).await?;
+        let written = self.write(idempotency, &event).await;
+        let offset = written.map_err(|error| match is_nothing_stored(&error) {
+            true => error,
+            // None of the lines, whatever becomes of the claim.
+            false => key_not_settled("Kafka did not confirm the claim of the key in time"),
+        })?;
         let read_by = tokio::time::Instant::now() + CLAIM_READ_MAX;
-        self.shared.wait_read(offset + 1, read_by).await?;
+        if let Err(error) = self.shared.wait_read(offset + 1, read_by).await {
+            self.release(idempotency, &claim).await;
+            return Err(error);
+        }
         match self.shared.look(key, &body_hash, &claim)? {
             Look::Replay(appended) => Ok(Claimed::Replay(appended)),
             Look::Ours { taken_over } => Ok(Claimed::Won(claim, claimed_at, taken_over)),
@@ -263,12 +286,22 @@ impl Shared {
             if lock(&self.state).next.is_some_and(|next| offset <= next) {
                 return Ok(());
             }
-            if timeout_at(deadline, news).await.is_err() {
-                return Err(Error::unavailable(
-                    "idempotency_not_ready",
-                    "the idempotency keys cannot be read from Kafka yet; nothing was stored, send the same again",
+            let until = deadline.min(tokio::time::Instant::now() + RETRY);
+            let _ = timeout_at(until, news).await;
+            self.check_reachable()?;
+            if deadline <= tokio::time::Instant::now() {
+                return Err(key_not_settled(
+                    "the idempotency keys cannot be read from Kafka yet",
                 ));
             }
+        }
+    }
+
+    /// Waiting for a key makes sense only while Kafka answers.
+    fn check_reachable(&self) -> Result<()> {
+        match self.context.health.fault() {
+            Some(fault) => Err(unreachable_unsettled(&fault)),
+            None => Ok(()),
         }
     }
 
@@ -407,7 +440,10 @@ impl Shared {
         let limit = Instant::now() + self.options.idempotency.wait_max;
         while !left.0.is_empty() {
             if limit < Instant::now() {
-                return Err(in_progress());
+                self.check_reachable()?;
+                return Err(key_not_settled(
+                    "the lines of an earlier request with this idempotency key are not found or ruled out yet",
+                ));
             }
             let Some(Ok(message)) = consumer.poll(POLL) else {
                 continue;

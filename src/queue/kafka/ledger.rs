@@ -1,8 +1,9 @@
 //! What the topic of idempotency keys says, in its own order: the same in every process that reads it.
 //!
 //! A **claim** asks for a key. The first claim of a key that is free wins; a key is free if nobody claimed it within [`Rules::claim_ms`] without
-//! finishing, or finished within [`Rules::window_ms`]. **Done** carries the answer. **Release** frees a key whose request stored nothing. Times are the
-//! broker's, as it wrote them into the topic.
+//! finishing, or finished within [`Rules::window_ms`]. **Done** carries the answer. **Release** frees a key whose request stored nothing; if that request
+//! had taken the key over, the next with the same body may do so at once, and still looks for what the first one stored. Times are the broker's, as it
+//! wrote them into the topic.
 //!
 //! Values are JSON: `{"claim": …, "is": "claim"|"done"|"release", …}`; the message's key is the idempotency key.
 
@@ -164,11 +165,7 @@ impl Ledger {
                 Checkpoint(ends.into_iter().collect()),
                 at_ms,
             ),
-            Event::Release { claim } => {
-                if self.is_owner(key, &claim) {
-                    self.remove(key);
-                }
-            }
+            Event::Release { claim } => self.release(key, &claim),
             Event::Done {
                 claim,
                 answer,
@@ -234,8 +231,26 @@ impl Ledger {
         self.set(key, known, at_ms);
     }
 
-    fn is_owner(&self, key: &[u8], claim: &str) -> bool {
-        matches!(self.keys.get(key), Some(Known::Claimed { claim: owner, .. }) if owner == claim)
+    fn release(&mut self, key: &[u8], claim: &str) {
+        match self.keys.get(key) {
+            Some(Known::Claimed { claim: owner, .. }) if owner != claim => {}
+            Some(
+                known @ Known::Claimed {
+                    at_ms,
+                    taken_over: Some(_),
+                    ..
+                },
+            ) => {
+                let mut known = known.clone();
+                let at_ms = at_ms.saturating_sub(self.rules.claim_ms);
+                if let Known::Claimed { at_ms: since, .. } = &mut known {
+                    *since = at_ms;
+                }
+                self.set(key, known, at_ms);
+            }
+            Some(Known::Claimed { .. }) => self.remove(key),
+            Some(Known::Done { .. }) | None => {}
+        }
     }
 
     /// Forgets keys past the window, and the oldest beyond the limit. An unfinished claim is kept as long: its messages may be there.
@@ -341,6 +356,28 @@ mod tests {
             1204,
         );
         assert_eq!(owner(&ledger, b"k"), "free");
+    }
+
+    #[test]
+    fn a_released_claim_that_had_taken_another_over_does_not_hide_what_that_one_stored() {
+        let release = |name: &str| Event::Release {
+            claim: name.to_owned(),
+        };
+        let mut ledger = Ledger::new(RULES);
+        ledger.apply(b"k", claim("a", "h", 7), 0);
+        ledger.apply(b"k", claim("b", "h", 9), 100);
+        ledger.apply(b"k", release("b"), 110);
+        // At once, but for the same body alone.
+        ledger.apply(b"k", claim("other", "other", 9), 111);
+        ledger.apply(b"k", claim("c", "h", 9), 112);
+        let Some(Known::Claimed {
+            claim, taken_over, ..
+        }) = ledger.get(b"k")
+        else {
+            panic!()
+        };
+        assert_eq!(claim, "c");
+        assert_eq!(taken_over.as_ref().unwrap().next_seq(0), 7);
     }
 
     #[test]

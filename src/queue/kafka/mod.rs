@@ -98,7 +98,8 @@ pub struct KafkaQueueOptions {
     pub consuming: Consuming,
     /// How long messages wait for company. Default 5 ms.
     pub linger: Duration,
-    /// A line that Kafka has not confirmed after this is answered with 503. Default 10 s.
+    /// A line that Kafka has not confirmed after this is answered with 503. Default 20 s: well past the 9 s in which Kafka notices that a broker is gone, and
+    /// within the time that a stopping server gives to its requests.
     pub message_timeout: Duration,
     /// `none`, `gzip`, `snappy`, `lz4` or `zstd`. Default `lz4`.
     pub compression: String,
@@ -138,7 +139,7 @@ impl Default for KafkaQueueOptions {
             group: "logyard".to_owned(),
             consuming: Consuming::Assigned,
             linger: Duration::from_millis(5),
-            message_timeout: Duration::from_secs(10),
+            message_timeout: Duration::from_secs(20),
             compression: "lz4".to_owned(),
             buffer_bytes_max: 64 << 20,
             append_wait_max: Duration::from_secs(5),

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::config::{FromClientConfigAndContext, RDKafkaLogLevel};
@@ -129,10 +129,13 @@ impl Producer {
             job.hand_over(piece, |_| None);
         } else {
             let handle = Handle::current();
-            let (budget, wait) = (Arc::clone(&self.budget), self.options.message_timeout);
+            let budget = Arc::clone(&self.budget);
             let total = permits(self.options.buffer_bytes_max);
+            // For all of it: nobody waits for longer, and a claim of a key that outlives this must be sure that nothing follows.
+            let until = Instant::now() + self.options.message_timeout;
             tokio::task::spawn_blocking(move || {
                 job.hand_over(piece, |size_bytes| {
+                    let wait = until.saturating_duration_since(Instant::now());
                     handle.block_on(reserve(&budget, total, size_bytes, wait))
                 });
             });

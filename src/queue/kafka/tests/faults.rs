@@ -3,14 +3,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use rdkafka::config::ClientConfig;
 use rdkafka::mocking::MockCluster;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::types::{RDKafkaApiKey, RDKafkaRespErr};
+use serde_json::json;
 
 use crate::common::error::{Error, ErrorKind};
 use crate::queue::contract::{batch, from, read_entries};
 use crate::queue::kafka::tests::{Cluster, fresh_topic, make_topics, open, options};
 use crate::queue::kafka::{KafkaQueue, KafkaQueueOptions};
-use crate::queue::{Appended, Queue};
+use crate::queue::{Appended, Idempotency, Queue};
 
 async fn mock(n_brokers: i32) -> (Cluster, Arc<KafkaQueue>) {
     mock_with(n_brokers, |options| options).await
@@ -89,6 +93,58 @@ async fn the_only_broker_goes_away_and_comes_back() {
     acknowledged.push(append_until_accepted(&queue, "after").await);
     assert_eq!(queue.backlog().fault, None);
     check_stored(&queue, &acknowledged).await;
+}
+
+/// A claim of another process, which never finishes.
+fn claim_of_another(cluster: &Cluster, queue: &KafkaQueue, key: &str, body_hash: u128) {
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", cluster.bootstrap_servers())
+        .create()
+        .unwrap();
+    let topic = format!("{}.idempotency", queue.options.topic);
+    let claim = json!({"is": "claim", "claim": "another", "body_hash": format!("{body_hash:032x}"), "ends": []});
+    let claim = claim.to_string();
+    let record = BaseRecord::to(&topic).key(key).payload(&claim);
+    producer.send(record).unwrap();
+    producer.flush(Duration::from_secs(10)).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_key_is_told_of_the_other_request_or_of_kafka_that_is_away() {
+    let (cluster, queue) = mock_with(1, |options| {
+        let mut changed = options;
+        changed.idempotency.wait_max = Duration::from_secs(6);
+        changed
+    })
+    .await;
+    let keyed = || {
+        let queue = Arc::clone(&queue);
+        async move {
+            let idempotency = Idempotency {
+                key: "theirs".to_owned(),
+                body_hash: 7,
+                answer: Bytes::new(),
+            };
+            let outcome = queue.append(batch("k", 1, 10), Some(idempotency)).await;
+            outcome.unwrap_err()
+        }
+    };
+    claim_of_another(&cluster, &queue, "theirs", 7);
+    let started = Instant::now();
+    let error = keyed().await;
+    assert!(Duration::from_secs(6) <= started.elapsed());
+    assert_eq!(error.code, "idempotency_in_progress", "{error}");
+    let started = Instant::now();
+    let waiting = tokio::spawn(keyed());
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    cluster.broker_down(1).unwrap();
+    let error = waiting.await.unwrap();
+    assert_eq!(error.code, "kafka_unreachable", "{error}");
+    assert!(error.message.contains("an earlier request"), "{error}");
+    assert!(started.elapsed() < Duration::from_millis(5900));
+    cluster.broker_up(1).unwrap();
+    let acknowledged = append_until_accepted(&queue, "after").await;
+    check_stored(&queue, &[acknowledged]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
