@@ -5,14 +5,19 @@
 #   docker run --rm -p 127.0.0.1:8001:8001 -v logyard-data:/var/lib/logyard logyard
 
 FROM rust:1.95-bookworm AS build
+# OpenSSL's headers, for TLS to Kafka; the last stage has the library.
+RUN apt-get update \
+    && apt-get install -y --no-install-recommends libssl-dev pkg-config \
+    && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --bin logyard \
+    cargo build --release --locked --features kafka-tls --bin logyard \
     && cp target/release/logyard /logyard \
     && mkdir /data
 
+# Of the same Debian as the first: it has libssl3 and the usual authorities.
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /logyard /usr/local/bin/logyard
 COPY --from=build --chown=65532:65532 /data /var/lib/logyard

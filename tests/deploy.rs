@@ -277,6 +277,9 @@ fn the_image_is_small_not_root_and_has_a_health_check_without_a_shell() {
     let command: Vec<String> = serde_json::from_str(command).unwrap();
     assert_eq!(command[0], "/usr/local/bin/logyard");
     check_logyard("the health check", &command[1..], &BTreeMap::new());
+    // Kafka is reached with TLS from the image: OpenSSL of one Debian, where it is built and where it runs.
+    assert!(text.contains("--features kafka-tls"));
+    assert!(stages[0].contains("-bookworm ") && stages[1].contains("/cc-debian12:"));
     // The toolchain of the image builds what the crates ask for.
     let manifest = std::fs::read_to_string("Cargo.toml").unwrap();
     let version = manifest

@@ -459,3 +459,127 @@ fn the_only_broker_is_killed_and_started_again() {
     check_all_once(&server, &batches);
     server.stop();
 }
+
+// ---- who may come in ----
+
+/// Kafka with a plain listener and three that ask who is there.
+fn secure_stack() -> Stack {
+    if !cfg!(feature = "kafka-tls") {
+        panic!("needs a build with TLS: cargo test --features kafka-tls, as scripts/test does");
+    }
+    Stack::up(&["--only", "kafka", "--secure"])
+}
+
+/// What stands in the environment for TLS, with this authority of the stack's folder.
+fn tls(stack: &Stack, authority: &str) -> Vec<(&'static str, String)> {
+    let folder = stack.env("LOGYARD_DEV_KAFKA_TLS_FOLDER").unwrap();
+    vec![
+        ("LOGYARD__QUEUE__KAFKA_TLS", "true".to_owned()),
+        (
+            "LOGYARD__QUEUE__KAFKA_TLS_CA_FILE",
+            format!("{folder}/{authority}"),
+        ),
+    ]
+}
+
+fn mechanism(name: &str) -> (&'static str, String) {
+    ("LOGYARD__QUEUE__KAFKA_SASL_MECHANISM", name.to_owned())
+}
+
+/// Sends some lines through Kafka and finds each once.
+#[track_caller]
+fn check_way_through(url: &str, environment: &[(&'static str, String)]) {
+    let sandbox = Sandbox::new();
+    let environment: Vec<_> = environment.iter().map(|(k, v)| (*k, v.as_str())).collect();
+    let mut server = sandbox.start_with(&["--queue", url], &environment);
+    server.expect_log("has one replica");
+    post_until_accepted(&server, 0);
+    check_all_once(&server, &[0]);
+    server.stop();
+}
+
+/// The server ends at once, and says what is wrong.
+#[track_caller]
+fn check_refused(url: &str, environment: &[(&'static str, String)], parts: &[&str]) {
+    let sandbox = Sandbox::new();
+    let started = Instant::now();
+    let output = sandbox
+        .command(&["serve", "--queue", url])
+        .envs(environment.iter().map(|(name, value)| (*name, value)))
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{said}");
+    assert!(started.elapsed() < Duration::from_secs(10), "{said}");
+    for part in parts {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!said.contains("wrong-secret"), "{said}");
+}
+
+#[test]
+#[ignore = "needs real servers: scripts/dev-stack up, then scripts/test"]
+fn lines_go_through_kafka_with_every_login_and_encrypted() {
+    let stack = secure_stack();
+    let address = |name: &str| stack.env(name).unwrap();
+    let login = "logyard:logyard-dev@";
+    let sasl_tls = address("LOGYARD_DEV_KAFKA_SASL_TLS");
+    for name in ["SCRAM-SHA-512", "SCRAM-SHA-256", "PLAIN"] {
+        let mut environment = tls(&stack, "ca.crt");
+        environment.push(mechanism(name));
+        let topic = name.to_lowercase();
+        check_way_through(&format!("kafka://{login}{sasl_tls}/{topic}"), &environment);
+    }
+    let sasl = address("LOGYARD_DEV_KAFKA_SASL");
+    check_way_through(&format!("kafka://{login}{sasl}/sasl-plain"), &[]);
+    let mut environment = tls(&stack, "ca.crt");
+    let folder = address("LOGYARD_DEV_KAFKA_TLS_FOLDER");
+    for (name, file) in [
+        ("LOGYARD__QUEUE__KAFKA_TLS_CERTIFICATE_FILE", "client.crt"),
+        ("LOGYARD__QUEUE__KAFKA_TLS_KEY_FILE", "client.key"),
+    ] {
+        environment.push((name, format!("{folder}/{file}")));
+    }
+    let tls_only = address("LOGYARD_DEV_KAFKA_TLS");
+    check_way_through(&format!("kafka://{tls_only}/tls"), &environment);
+}
+
+#[test]
+#[ignore = "needs real servers: scripts/dev-stack up, then scripts/test"]
+fn who_is_not_let_in_is_told_why_and_what_to_do_at_once() {
+    let stack = secure_stack();
+    let address = |name: &str| stack.env(name).unwrap();
+    let sasl_tls = address("LOGYARD_DEV_KAFKA_SASL_TLS");
+    let sasl = address("LOGYARD_DEV_KAFKA_SASL");
+    let tls_only = address("LOGYARD_DEV_KAFKA_TLS");
+    let wrong = format!("kafka://logyard:wrong-secret@{sasl_tls}/logs");
+    let login = ["refuses the login", &sasl_tls, "queue.kafka_password"];
+    for name in ["SCRAM-SHA-512", "PLAIN"] {
+        let mut environment = tls(&stack, "ca.crt");
+        environment.push(mechanism(name));
+        check_refused(&wrong, &environment, &login);
+    }
+    let wrong = format!("kafka://logyard:wrong-secret@{sasl}/logs");
+    check_refused(&wrong, &[], &["refuses the login", &sasl]);
+    let right = format!("kafka://logyard:logyard-dev@{sasl_tls}/logs");
+    let authority = ["certificate verify failed", "queue.kafka_tls_ca_file"];
+    check_refused(&right, &tls(&stack, "stranger.crt"), &authority);
+    let missing = ["cannot read `queue.kafka_tls_ca_file`", "missing.crt"];
+    check_refused(&right, &tls(&stack, "missing.crt"), &missing);
+    let no_pem = ["`queue.kafka_tls_ca_file`", "is no PEM file"];
+    check_refused(&right, &tls(&stack, "../server.properties"), &no_pem);
+    let certificate = ["queue.kafka_tls_certificate_file", &tls_only];
+    let url = format!("kafka://{tls_only}/logs");
+    check_refused(&url, &tls(&stack, "ca.crt"), &certificate);
+    // These look like a broker that is going away, so they are waited for.
+    let wait = ("LOGYARD__QUEUE__KAFKA_START_WAIT_MS", "3000".to_owned());
+    check_refused(
+        &url,
+        std::slice::from_ref(&wait),
+        &["is it a port that wants TLS"],
+    );
+    let mut environment = tls(&stack, "ca.crt");
+    environment.push(wait);
+    let url = format!("kafka://{}/logs", address("LOGYARD_DEV_KAFKA"));
+    check_refused(&url, &environment, &["is it a port without TLS"]);
+}

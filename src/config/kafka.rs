@@ -64,7 +64,7 @@ pub fn parse(queue: &Queue) -> Result<KafkaAddress, (&'static str, String)> {
             (user, password)
         }
     };
-    check_security(queue, &user)?;
+    check_security(queue, &user, cfg!(feature = "kafka-tls"))?;
     Ok(KafkaAddress {
         brokers: brokers.join(","),
         topic: topic.to_owned(),
@@ -159,9 +159,8 @@ fn check_topic(topic: &str) -> Result<(), String> {
     ))
 }
 
-/// What this build could never do.
-fn check_security(queue: &Queue, user: &str) -> Result<(), (&'static str, String)> {
-    const HAS_TLS: bool = cfg!(feature = "kafka-tls");
+/// What a build with or without TLS could never do.
+fn check_security(queue: &Queue, user: &str, has_tls: bool) -> Result<(), (&'static str, String)> {
     let mechanism = queue.kafka_sasl_mechanism.as_str();
     if !["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"].contains(&mechanism) {
         return Err((
@@ -169,14 +168,14 @@ fn check_security(queue: &Queue, user: &str) -> Result<(), (&'static str, String
             "must be PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512".to_owned(),
         ));
     }
-    let build = "; build Logyard with `--features kafka-tls` (needs OpenSSL's headers: libssl-dev)";
-    if queue.kafka_tls && !HAS_TLS {
+    let build = "; build Logyard with `--features kafka-tls` (needs OpenSSL's headers: libssl-dev and pkg-config)";
+    if queue.kafka_tls && !has_tls {
         return Err((
             "queue.kafka_tls",
             format!("this build cannot speak TLS to Kafka{build}"),
         ));
     }
-    if !user.is_empty() && mechanism != "PLAIN" && !HAS_TLS {
+    if !user.is_empty() && mechanism != "PLAIN" && !has_tls {
         return Err((
             "queue.kafka_sasl_mechanism",
             format!("this build cannot log in with {mechanism}{build}"),
@@ -297,18 +296,27 @@ mod tests {
         );
     }
 
-    #[cfg(not(feature = "kafka-tls"))]
     #[test]
     fn what_the_build_lacks_is_said() {
-        let mut settings = queue("kafka://u:p@a/logs");
-        settings.kafka_tls = true;
-        refused(&settings, "queue.kafka_tls", "--features kafka-tls");
-        settings.kafka_tls = false;
-        settings.kafka_sasl_mechanism = "SCRAM-SHA-512".to_owned();
-        refused(
-            &settings,
-            "queue.kafka_sasl_mechanism",
-            "--features kafka-tls",
-        );
+        let cases: [(fn(&mut Queue), _); 2] = [
+            (|q| q.kafka_tls = true, "queue.kafka_tls"),
+            (
+                |q| q.kafka_sasl_mechanism = "SCRAM-SHA-512".to_owned(),
+                "queue.kafka_sasl_mechanism",
+            ),
+        ];
+        for (change, key) in cases {
+            let mut settings = queue("kafka://a/logs");
+            change(&mut settings);
+            let (at, what) = check_security(&settings, "u", false).unwrap_err();
+            assert_eq!(at, key);
+            assert!(what.contains("--features kafka-tls"), "{what}");
+            assert_eq!(check_security(&settings, "u", true), Ok(()));
+            let found = parse(&Queue {
+                kafka_user: "u".to_owned(),
+                ..settings
+            });
+            assert_eq!(found.is_ok(), cfg!(feature = "kafka-tls"));
+        }
     }
 }

@@ -9,6 +9,7 @@
 
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
@@ -91,11 +92,12 @@ fn run_folder() -> tempfile::TempDir {
     }
 }
 
-/// The first of ten ports in a row that nobody uses, below those that the system gives out.
+/// The first of ten ports in a row that nobody uses, below those that the system gives out; each call's are others, since servers take theirs late.
 pub fn free_ports() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
     let start = u16::try_from(std::process::id() % 900).unwrap();
     (0..900)
-        .map(|step| 20_300 + (start + step) % 900 * 10)
+        .map(|_| 20_300 + (start + NEXT.fetch_add(1, Ordering::Relaxed)) % 900 * 10)
         .find(|port| (0..10).all(|n| std::net::TcpListener::bind(("127.0.0.1", port + n)).is_ok()))
         .expect("ten free ports")
 }

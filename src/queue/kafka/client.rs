@@ -1,15 +1,17 @@
 //! Options → librdkafka's configuration, and what its clients report.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use rdkafka::ClientConfig;
 use rdkafka::ClientContext;
 use rdkafka::config::RDKafkaLogLevel;
-use rdkafka::consumer::ConsumerContext;
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
+use crate::common::error::{Error, Result};
 use crate::queue::kafka::errors::Health;
-use crate::queue::kafka::{Consuming, KafkaQueueOptions};
+use crate::queue::kafka::{Consuming, KafkaQueueOptions, KafkaSecurity};
 
 /// What every client of ours reports to.
 #[derive(Clone)]
@@ -20,6 +22,9 @@ pub(super) struct Context {
 impl ClientContext for Context {
     /// librdkafka repeats itself for every broker and attempt: the state that people act on is logged by [`Health`].
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if facility == "FAIL" {
+            self.health.note_failed(message);
+        }
         tracing::debug!(target: "librdkafka", ?level, facility, message);
     }
 
@@ -28,11 +33,19 @@ impl ClientContext for Context {
         if matches!(error, KafkaError::Global(RDKafkaErrorCode::AllBrokersDown)) {
             self.health.suspect();
         }
+        self.health.note(&error, reason);
         tracing::debug!(target: "librdkafka", %error, reason);
     }
 }
 
 impl ConsumerContext for Context {}
+
+/// Takes what the library has to tell to the context: log lines and errors. For consumers that get no messages.
+pub(super) fn listen_blocking(consumer: &BaseConsumer<Context>) {
+    // With no time at all a call ends at the first log line.
+    const LISTEN: Duration = Duration::from_millis(10);
+    while consumer.poll(LISTEN).is_some() {}
+}
 
 fn base(options: &KafkaQueueOptions) -> ClientConfig {
     let mut config = ClientConfig::new();
@@ -59,16 +72,50 @@ fn base(options: &KafkaQueueOptions) -> ClientConfig {
             .set("sasl.username", &security.user)
             .set("sasl.password", &security.password);
     }
-    for (name, file) in [
-        ("ssl.ca.location", &security.ca_file),
-        ("ssl.certificate.location", &security.certificate_file),
-        ("ssl.key.location", &security.key_file),
-    ] {
-        if security.tls && !file.is_empty() {
-            config.set(name, file);
-        }
+    for (_, name, file) in tls_files(security) {
+        config.set(name, file);
     }
     config
+}
+
+/// Those that are given: (our setting, the library's, file).
+fn tls_files(security: &KafkaSecurity) -> Vec<(&'static str, &'static str, &str)> {
+    let mut files = vec![
+        (
+            "queue.kafka_tls_ca_file",
+            "ssl.ca.location",
+            &*security.ca_file,
+        ),
+        (
+            "queue.kafka_tls_certificate_file",
+            "ssl.certificate.location",
+            &security.certificate_file,
+        ),
+        (
+            "queue.kafka_tls_key_file",
+            "ssl.key.location",
+            &security.key_file,
+        ),
+    ];
+    files.retain(|(_, _, file)| security.tls && !file.is_empty());
+    files
+}
+
+/// The library would not name our settings.
+pub(super) fn check_files(security: &KafkaSecurity) -> Result<()> {
+    for (setting, _, file) in tls_files(security) {
+        let bytes = std::fs::read(file).map_err(|e| {
+            let what = format!("cannot read `{setting}` ({file}): {e}");
+            Error::invalid("invalid_settings", what).with_source(e)
+        })?;
+        if memchr::memmem::find(&bytes, b"-----BEGIN ").is_none() {
+            return Err(Error::invalid(
+                "invalid_settings",
+                format!("`{setting}` ({file}) is no PEM file: it has no `-----BEGIN …-----`"),
+            ));
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn producer(options: &KafkaQueueOptions, message_bytes_max: usize) -> ClientConfig {

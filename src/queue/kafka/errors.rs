@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::common::error::{Error, ErrorKind, Result};
 
@@ -97,9 +97,38 @@ pub(super) fn client(what: &str, error: KafkaError) -> Error {
     Error::unavailable("kafka_failed", format!("cannot {what}: {error}")).with_source(error)
 }
 
+const LOGIN_REFUSED: &str = "kafka_login_refused";
+const TLS_FAILED: &str = "kafka_tls_failed";
+
+/// True for what another attempt with the same settings does not mend.
+pub(super) fn is_refusal(error: &Error) -> bool {
+    matches!(error.code, LOGIN_REFUSED | TLS_FAILED)
+}
+
+/// What keeps us out, from the weakest reason to the strongest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Barrier {
+    Network,
+    Tls,
+    Login,
+}
+
+/// A broker that is going away looks the same, so this is no reason to give up.
+fn hint(told: &str) -> &'static str {
+    if told.contains("SSL_HANDSHAKE") {
+        "; is it a port without TLS? Then set `queue.kafka_tls = false`"
+    } else if told.contains("Disconnected") && told.contains("APIVERSION_QUERY") {
+        "; is it a port that wants TLS or a login? Then set `queue.kafka_tls`, `queue.kafka_user` and `queue.kafka_password`"
+    } else {
+        ""
+    }
+}
+
 /// Whether Kafka answers, and why it promises less than it could. Changes are logged once, here.
 #[derive(Default)]
 pub(super) struct Health {
+    /// What connections told since Kafka answered last. Kept until then: the library does not repeat itself.
+    told: Mutex<Option<(Barrier, String)>>,
     fault: Mutex<Option<String>>,
     degraded: Mutex<Vec<String>>,
     is_suspected: AtomicBool,
@@ -114,6 +143,56 @@ impl Health {
     /// True once for each suspicion.
     pub fn take_suspicion(&self) -> bool {
         self.is_suspected.swap(false, Ordering::AcqRel)
+    }
+
+    /// What a connection says about itself.
+    pub fn note(&self, error: &KafkaError, reason: &str) {
+        let barrier = match error.rdkafka_error_code() {
+            // Says nothing that the connections have not said.
+            None | Some(RDKafkaErrorCode::AllBrokersDown) => return,
+            Some(RDKafkaErrorCode::Authentication) => Barrier::Login,
+            Some(RDKafkaErrorCode::SSL) => Barrier::Tls,
+            // A broker that wants a certificate of ours says so after the handshake.
+            Some(_) if reason.contains("SSL alert") => Barrier::Tls,
+            Some(_) => Barrier::Network,
+        };
+        self.note_barrier(barrier, reason);
+    }
+
+    /// A connection that failed in a way that the library logs and does not report.
+    pub fn note_failed(&self, message: &str) {
+        let message = message.split_once("]: ").map_or(message, |(_, rest)| rest);
+        self.note_barrier(Barrier::Network, message);
+    }
+
+    fn note_barrier(&self, barrier: Barrier, reason: &str) {
+        let mut told = lock(&self.told);
+        if told.as_ref().is_none_or(|(known, _)| *known <= barrier) {
+            *told = Some((barrier, reason.to_owned()));
+        }
+    }
+
+    /// A call failed: with what the connections say is the reason, and what to do about it.
+    pub fn explain(&self, error: Error) -> Error {
+        match &*lock(&self.told) {
+            None => error,
+            Some((Barrier::Network, told)) => Error {
+                message: format!("{} ({told}){}", error.message, hint(told)),
+                ..error
+            },
+            Some((Barrier::Login, told)) => Error::unavailable(
+                LOGIN_REFUSED,
+                format!(
+                    "Kafka refuses the login ({told}); check `queue.kafka_user`, `queue.kafka_password` and `queue.kafka_sasl_mechanism`"
+                ),
+            ),
+            Some((Barrier::Tls, told)) => Error::unavailable(
+                TLS_FAILED,
+                format!(
+                    "no TLS connection to Kafka can be made ({told}); `queue.kafka_tls_ca_file` must name the PEM file of the authority that signed the brokers' certificates, and brokers that ask for a certificate need `queue.kafka_tls_certificate_file` and `queue.kafka_tls_key_file`"
+                ),
+            ),
+        }
     }
 
     pub fn fault(&self) -> Option<String> {
@@ -136,6 +215,7 @@ impl Health {
     }
 
     pub fn clear_fault(&self) {
+        *lock(&self.told) = None;
         if lock(&self.fault).take().is_some() {
             tracing::info!("Kafka answers again");
         }
@@ -157,4 +237,55 @@ impl Health {
 /// Each change leaves the value whole, so a panic of another holder changes nothing.
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(told: &[(RDKafkaErrorCode, &str)], code: &str, parts: &[&str]) {
+        let health = Health::default();
+        for (code, reason) in told {
+            health.note(&KafkaError::Global(*code), reason);
+        }
+        let error = health.explain(Error::unavailable("kafka_failed", "cannot reach Kafka"));
+        assert_eq!(error.code, code);
+        for part in parts {
+            assert!(error.message.contains(part), "{error}");
+        }
+        health.clear_fault();
+        let error = health.explain(Error::unavailable("kafka_failed", "cannot reach Kafka"));
+        assert_eq!(error.message, "cannot reach Kafka");
+    }
+
+    #[test]
+    fn the_strongest_reason_of_the_connections_is_told_with_what_to_do() {
+        use RDKafkaErrorCode::{AllBrokersDown, Authentication, BrokerTransportFailure, SSL};
+        check(&[], "kafka_failed", &["cannot reach Kafka"]);
+        check(&[(AllBrokersDown, "1/1")], "kafka_failed", &[]);
+        check(
+            &[(BrokerTransportFailure, "a"), (BrokerTransportFailure, "b")],
+            "kafka_failed",
+            &["cannot reach Kafka (b)"],
+        );
+        check(
+            &[(SSL, "unknown authority"), (BrokerTransportFailure, "gone")],
+            "kafka_tls_failed",
+            &["unknown authority", "queue.kafka_tls_ca_file"],
+        );
+        check(
+            &[(
+                BrokerTransportFailure,
+                "bad certificate: SSL alert number 42",
+            )],
+            "kafka_tls_failed",
+            &["bad certificate", "queue.kafka_tls_certificate_file"],
+        );
+        check(
+            &[(SSL, "x"), (Authentication, "wrong password"), (SSL, "y")],
+            "kafka_login_refused",
+            &["wrong password", "queue.kafka_password"],
+        );
+    }
 }

@@ -178,6 +178,7 @@ impl KafkaQueue {
         stored: tokio_watch::Receiver<Checkpoint>,
         metrics: Arc<Metrics>,
     ) -> Result<Self> {
+        client::check_files(&options.security)?;
         let health = Arc::new(Health::default());
         let context = Context {
             health: Arc::clone(&health),

@@ -10,11 +10,15 @@ use rdkafka::error::RDKafkaErrorCode;
 use crate::common::error::{Error, Result};
 use crate::queue::kafka::KafkaQueueOptions;
 use crate::queue::kafka::client::{self, Context};
-use crate::queue::kafka::errors;
+use crate::queue::kafka::errors::{self, is_refusal};
 use crate::queue::kafka::marks::Partitions;
 
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
+/// The first question waits so long: a refusal is there much sooner, and ends no question.
+const PATIENCE_MIN: Duration = Duration::from_secs(1);
 const RETRY: Duration = Duration::from_millis(500);
+/// A broker that has only begun may not know its users yet.
+const REFUSALS_MAX: u32 = 2;
 
 /// The names of the topics of one queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,7 +57,8 @@ struct Wanted<'a> {
     is_stamped_by_broker: bool,
 }
 
-/// Finds the topics, makes those that are missing, and says how large a message may be. Waits for Kafka as long as the options allow.
+/// Finds the topics, makes those that are missing, and says how large a message may be. Waits for Kafka as long as the options allow, but not for one
+/// that refuses us.
 pub(super) fn ensure_blocking(
     asker: &BaseConsumer<Context>,
     options: &KafkaQueueOptions,
@@ -61,22 +66,29 @@ pub(super) fn ensure_blocking(
     context: &Context,
 ) -> Result<(Partitions, usize)> {
     let deadline = Instant::now() + options.start_wait;
+    let mut patience = PATIENCE_MIN;
+    let mut refusals = 0;
     let mut is_told = false;
     loop {
-        match try_ensure(asker, options, names, context) {
+        let error = match try_ensure(asker, options, names, context, patience) {
             Ok(found) => {
                 context.health.clear_fault();
                 return Ok(found);
             }
-            Err(error) if deadline <= Instant::now() => return Err(error),
-            Err(error) => {
-                if !is_told {
-                    tracing::warn!(%error, brokers = options.brokers, "waiting for Kafka");
-                    is_told = true;
-                }
-                std::thread::sleep(RETRY);
-            }
+            Err(error) => error,
+        };
+        client::listen_blocking(asker);
+        let error = context.health.explain(error);
+        refusals += u32::from(is_refusal(&error));
+        if REFUSALS_MAX <= refusals || deadline <= Instant::now() {
+            return Err(error);
         }
+        if !is_told {
+            tracing::warn!(%error, brokers = options.brokers, "waiting for Kafka");
+            is_told = true;
+        }
+        patience = (patience * 2).min(ASK_TIMEOUT);
+        std::thread::sleep(RETRY);
     }
 }
 
@@ -85,9 +97,10 @@ fn try_ensure(
     options: &KafkaQueueOptions,
     names: &TopicNames,
     context: &Context,
+    patience: Duration,
 ) -> Result<(Partitions, usize)> {
     let metadata = asker
-        .fetch_metadata(None, ASK_TIMEOUT)
+        .fetch_metadata(None, patience)
         .map_err(|e| errors::client(&format!("reach Kafka at {}", options.brokers), e))?;
     let brokers = u32::try_from(metadata.brokers().len()).unwrap_or(1).max(1);
     let wanted = [

@@ -197,11 +197,11 @@ fn run(asker: &Asker, interval: Duration, is_stopping: &AtomicBool) {
     let mut committed_at = Instant::now();
     while !is_stopping.load(Ordering::Acquire) {
         std::thread::park_timeout(interval);
-        // Takes the library's log and error events; this consumer never gets messages.
-        let _ = asker.consumer.poll(Duration::ZERO);
+        client::listen_blocking(&asker.consumer);
         match asker.refresh_blocking() {
             Ok(()) => asker.context.health.clear_fault(),
             Err(error) => {
+                let error = asker.context.health.explain(error);
                 asker.context.health.set_fault(error.message);
                 continue;
             }
