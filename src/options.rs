@@ -241,6 +241,7 @@ pub fn elasticsearch_store(
     options.poll_interval = ms(store.elasticsearch_poll_interval_ms);
     options.dead_letters_bytes_max = store.dead_letters_bytes_max;
     options.read.candidates_max = store.elasticsearch_candidates_max;
+    options.read.groups_max = size(store.elasticsearch_groups_max);
     options.read.exact_records_max = store.elasticsearch_exact_records_max;
     Ok(options)
 }

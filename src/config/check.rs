@@ -232,6 +232,11 @@ fn smallest_of_elasticsearch(s: &Settings) -> Vec<Limit> {
             50,
         ),
         (
+            "store.elasticsearch_groups_max",
+            s.store.elasticsearch_groups_max,
+            1,
+        ),
+        (
             "store.elasticsearch_bulk_bytes_max",
             s.store.elasticsearch_bulk_bytes_max,
             1 << 16,

@@ -141,6 +141,7 @@ pub struct Store {
     pub elasticsearch_write_limit_ms: u64,
     pub elasticsearch_poll_interval_ms: u64,
     pub elasticsearch_candidates_max: u64,
+    pub elasticsearch_groups_max: u64,
     pub elasticsearch_exact_records_max: u64,
 }
 
@@ -346,6 +347,7 @@ impl Default for Store {
             elasticsearch_write_limit_ms: 120_000,
             elasticsearch_poll_interval_ms: 500,
             elasticsearch_candidates_max: 200_000,
+            elasticsearch_groups_max: 200_000,
             elasticsearch_exact_records_max: 20_000,
         }
     }

@@ -198,7 +198,7 @@ pub fn too_many_groups(max: usize) -> Error {
         ErrorKind::TooLarge,
         "too_many_groups",
         format!(
-            "there are more than {max} groups; group by fewer fields, or narrow the time range or the filter"
+            "there are more than {max} groups; group by fewer fields, narrow the time range or the filter, or raise `store.elasticsearch_groups_max`"
         ),
     )
 }
