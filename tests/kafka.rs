@@ -353,6 +353,39 @@ fn a_live_tail_sees_each_line_once_over_all_partitions_and_resumes() {
     server.stop();
 }
 
+#[test]
+#[ignore = "needs real servers: scripts/dev-stack up, then scripts/test"]
+fn a_live_tail_whose_topic_is_made_anew_says_so() {
+    let topic = Topic::new();
+    let sandbox = Sandbox::new();
+    let mut server = topic.start(&sandbox);
+    for expected in [
+        "Kafka does not answer",
+        "broke off",
+        "reading the queue failed",
+        "the live tail goes on at its beginning",
+    ] {
+        server.expect_log(expected);
+    }
+    let mut tail = Events::open(&server, "/logs/tail", None);
+    server.ingest(numbered(0));
+    for _ in 0..20 {
+        tail.next();
+    }
+    delete_topics(&topic.brokers, &topic.name);
+    let gone = || server.get("/readyz").status == 503;
+    eventually("the topic is gone", gone);
+    let other = Sandbox::new();
+    let made_anew = topic.start(&other);
+    made_anew.ingest("one line, so that there is a partition with an end");
+    eventually("it says so", || {
+        let is_told = |line: &String| line.contains("the live tail goes on at its beginning");
+        server.log().iter().any(is_told)
+    });
+    made_anew.stop();
+    server.kill();
+}
+
 fn numbered(batch: usize) -> String {
     let line = |n: usize| {
         json!({"source": format!("s{}", n % 9), "message": "m", "n": batch * 20 + n}).to_string()

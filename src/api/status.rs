@@ -122,7 +122,7 @@ pub async fn status(State(state): State<Arc<ApiState>>, uri: Uri) -> Result<Resp
         roles: identity.roles.clone(),
         data_dir: identity.data_dir.clone(),
         indexer: IndexerStatus {
-            lag_entries: distance(&backlog.end, &state.store.searchable().borrow()),
+            lag_entries: distance(&backlog.end, &indexed(&state, &backlog)),
             undurable_entries: distance(&backlog.end, &state.store.durable().borrow()),
         },
         queue: QueueStatus {
@@ -179,17 +179,15 @@ fn set_gauges(state: &ApiState, usage: &Usage, backlog: &Backlog) {
     let m = &state.metrics;
     m.queue.size_bytes.set(gauge(backlog.size_bytes));
     m.queue.size_bytes_max.set(gauge(backlog.size_bytes_max));
-    m.indexer.lag_entries.set(gauge(distance(
-        &backlog.end,
-        &state.store.searchable().borrow(),
-    )));
+    let indexed = indexed(state, backlog);
+    let lag = distance(&backlog.end, &indexed);
+    m.indexer.lag_entries.set(gauge(lag));
     m.indexer.undurable_entries.set(gauge(distance(
         &backlog.end,
         &state.store.durable().borrow(),
     )));
-    let searchable = state.store.searchable().borrow().clone();
     for (partition, end) in &backlog.end.0 {
-        let lag = end.saturating_sub(searchable.next_seq(*partition));
+        let lag = end.saturating_sub(indexed.next_seq(*partition));
         m.indexer.set_partition_lag(*partition, gauge(lag));
     }
     m.store.records.set(gauge(usage.records));
@@ -237,6 +235,13 @@ fn not_ready(state: &ApiState, backlog: &Backlog) -> Option<String> {
 }
 
 /// Entries between two marks.
+/// What is searchable, and what an indexer has passed over because it holds no record.
+fn indexed(state: &ApiState, backlog: &Backlog) -> Checkpoint {
+    let mut indexed = state.store.searchable().borrow().clone();
+    indexed.advance_all(&backlog.released);
+    indexed
+}
+
 fn distance(end: &Checkpoint, mark: &Checkpoint) -> u64 {
     end.0
         .iter()

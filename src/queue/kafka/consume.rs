@@ -150,6 +150,7 @@ impl Task {
         /// Then room and changes are looked at again.
         const RUN_MESSAGES: usize = 1_000;
         let mut wait = wait;
+        let mut is_idle = false;
         for _ in 0..RUN_MESSAGES {
             let polled = self.consumer.poll(wait);
             let context = self.consumer.context();
@@ -160,7 +161,10 @@ impl Task {
                 self.shared.inbox.push(out, self.generation);
             }
             let message = match polled {
-                None => break,
+                None => {
+                    is_idle = true;
+                    break;
+                }
                 Some(Ok(message)) => message,
                 // A position that is not there any more: the beginning anew says why.
                 Some(Err(
@@ -185,7 +189,27 @@ impl Task {
         // What was read is there: a release of it is not cut down to an end that was looked up earlier.
         self.shared.marks.advance_end(&self.next);
         self.flush();
+        if is_idle {
+            self.pass_over();
+        }
         Ok(())
+    }
+
+    /// The library is further than its last message: what lies between was not for us.
+    fn pass_over(&self) {
+        let Ok(position) = self.consumer.position() else {
+            return;
+        };
+        let begun = self.shared.inbox.partitions();
+        for (partition, passed) in checkpoint_of(&self.shared.names, &position).0 {
+            let Some(begun) = begun.0.get(&partition) else {
+                continue;
+            };
+            let read = self.next.next_seq(partition).max(*begun);
+            if read < passed {
+                self.shared.marks.pass_over(partition, read, passed);
+            }
+        }
     }
 
     fn flush(&mut self) {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use rdkafka::Offset;
 use rdkafka::config::FromClientConfigAndContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use tokio::sync::broadcast;
 
 use crate::common::error::Result;
@@ -21,7 +21,7 @@ use crate::queue::kafka::decode::Decoder;
 use crate::queue::kafka::errors::{self, lock};
 use crate::queue::kafka::marks::{Marks, Partitions};
 use crate::queue::kafka::topics::TopicNames;
-use crate::queue::kafka::watch::list_of;
+use crate::queue::kafka::watch::{edges, list_of};
 use crate::record::{Checkpoint, QueuedBatch};
 
 const POLL: Duration = Duration::from_millis(100);
@@ -112,7 +112,9 @@ impl Shared {
 
     /// Until nobody listens, or the end.
     fn follow(&self, next: &mut Checkpoint) -> Result<()> {
-        let config = client::reader(&self.options);
+        let mut config = client::reader(&self.options);
+        // Never from somewhere else in silence.
+        config.set("auto.offset.reset", "error");
         let consumer = BaseConsumer::from_config_and_context(&config, self.context.clone())
             .map_err(|e| errors::client("make a Kafka consumer", e))?;
         let mut decoder = Decoder::new(self.options.decode.clone());
@@ -125,7 +127,10 @@ impl Shared {
                 self.assign(&consumer, partitions, next)?;
                 assigned = partitions;
             }
-            self.poll(&consumer, &mut decoder, &mut out)?;
+            if !self.poll(&consumer, &mut decoder, &mut out)? {
+                self.find_place(&consumer, partitions, next)?;
+                assigned = Partitions::default();
+            }
             for queued in out.drain(..) {
                 self.send(queued, next);
             }
@@ -158,18 +163,59 @@ impl Shared {
             .map_err(|e| errors::client("follow the Kafka partitions", e))
     }
 
+    /// Our place in a partition is not there any more: says why, and goes on at what there is.
+    fn find_place(
+        &self,
+        consumer: &BaseConsumer<Context>,
+        partitions: Partitions,
+        next: &mut Checkpoint,
+    ) -> Result<()> {
+        let end = edges(consumer, &self.names, partitions, Offset::End)?;
+        let oldest = edges(consumer, &self.names, partitions, Offset::Beginning)?;
+        let topic = &self.names.records;
+        for partition in 0..partitions.records {
+            let place = next.next_seq(partition);
+            let (end, oldest) = (end.next_seq(partition), oldest.next_seq(partition));
+            if end < place {
+                tracing::warn!(
+                    topic,
+                    partition,
+                    place,
+                    end,
+                    "the Kafka topic was made anew under the same name; the live tail goes on at its beginning"
+                );
+            } else if place < oldest {
+                tracing::warn!(
+                    topic,
+                    partition,
+                    lost = oldest - place,
+                    "Kafka has dropped messages before the live tail came to them; it goes on behind them"
+                );
+            } else {
+                continue;
+            }
+            next.0.insert(partition, oldest);
+        }
+        Ok(())
+    }
+
+    /// False if a place that was asked for is not there.
     fn poll(
         &self,
         consumer: &BaseConsumer<Context>,
         decoder: &mut Decoder,
         out: &mut Vec<QueuedBatch>,
-    ) -> Result<()> {
+    ) -> Result<bool> {
         const RUN_MESSAGES: usize = 1_000;
         let mut wait = POLL;
         for _ in 0..RUN_MESSAGES {
             match consumer.poll(wait) {
                 None => break,
                 Some(Ok(message)) => decoder.push(&message, false, |queued| out.push(queued)),
+                Some(Err(KafkaError::MessageConsumption(RDKafkaErrorCode::AutoOffsetReset))) => {
+                    decoder.finish(|queued| out.push(queued));
+                    return Ok(false);
+                }
                 Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => {
                     return Err(errors::client("follow Kafka", error));
                 }
@@ -181,7 +227,7 @@ impl Shared {
             wait = Duration::ZERO;
         }
         decoder.finish(|queued| out.push(queued));
-        Ok(())
+        Ok(true)
     }
 
     /// The end moves first: who subscribes and then reads the end misses nothing.

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use tokio::sync::watch;
 
 use crate::common::error::ErrorKind;
@@ -195,6 +196,70 @@ async fn indexers_share_the_partitions_and_nothing_is_lost_when_they_come_and_go
     while !producer.backlog().released.includes(&end) {
         assert!(Instant::now() < deadline, "{:?}", producer.backlog());
         tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// Messages of a transaction, which leaves a marker behind them in every partition that it wrote to.
+fn transact(topic: &Topic, texts: &[&str], is_committed: bool) {
+    let wait = Duration::from_secs(20);
+    let producer: BaseProducer = ClientConfig::new()
+        .set("bootstrap.servers", brokers())
+        .set("transactional.id", &topic.0)
+        .create()
+        .unwrap();
+    producer.init_transactions(wait).unwrap();
+    producer.begin_transaction().unwrap();
+    for text in texts {
+        let record = BaseRecord::<(), str>::to(&topic.0).payload(text);
+        producer.send(record).unwrap();
+    }
+    producer.flush(wait).unwrap();
+    match is_committed {
+        true => producer.commit_transaction(wait).unwrap(),
+        false => producer.abort_transaction(wait).unwrap(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs real servers: scripts/dev-stack up, then scripts/test"]
+async fn markers_of_transactions_at_the_end_are_no_lag() {
+    for consuming in [Consuming::Assigned, Consuming::Group] {
+        let topic = Topic::new();
+        let options = KafkaQueueOptions {
+            consuming,
+            ..topic.options()
+        };
+        let queue = open(options.clone()).await;
+        queue.append(batch("before", 2, 1), None).await.unwrap();
+        // Offsets 2 and 3 and a marker; then one message that is never read, and a marker.
+        transact(&topic, &["a", "b"], true);
+        transact(&topic, &["never"], false);
+        let mut from = Checkpoint::default();
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while !(queue.backlog().released.next_seq(0) == 7 && from.includes(&queue.backlog().end)) {
+            assert!(Instant::now() < deadline, "{from:?} {:?}", queue.backlog());
+            let wait = Duration::from_millis(200);
+            for queued in queue.read(&from, 1000, wait).await.unwrap() {
+                from.advance(0, queued.next_seq());
+            }
+            queue.release(&from).await.unwrap();
+        }
+        assert_eq!(from.next_seq(0), 4, "what was read");
+        let started = Instant::now();
+        let nothing = queue.read(&from, 1000, Duration::from_millis(50)).await;
+        assert!(nothing.unwrap().is_empty());
+        assert!(started.elapsed() < Duration::from_secs(1), "nothing is due");
+        // What comes after them is read.
+        queue.append(batch("after", 1, 1), None).await.unwrap();
+        assert_eq!(queue.backlog().end.next_seq(0), 8);
+        let next = loop {
+            let wait = Duration::from_secs(5);
+            let found = queue.read(&from, 1000, wait).await.unwrap();
+            if let Some(first) = found.first() {
+                break first.first.seq;
+            }
+        };
+        assert_eq!(next, 7);
     }
 }
 
