@@ -5,15 +5,14 @@ use crate::record::ValueRef;
 /// Appends `text` as a JSON string.
 pub fn push_string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
-    let bytes = text.as_bytes();
-    let mut copied = 0;
-    for (index, byte) in bytes.iter().enumerate() {
-        let escape = ESCAPES.get(usize::from(*byte)).copied().unwrap_or(0);
-        if escape == 0 {
-            continue;
-        }
-        out.extend_from_slice(bytes.get(copied..index).unwrap_or_default());
-        copied = index + 1;
+    let mut rest = text.as_bytes();
+    loop {
+        let (plain, more) = rest.split_at(plain_len(rest));
+        out.extend_from_slice(plain);
+        let Some((byte, more)) = more.split_first() else {
+            break;
+        };
+        let escape = escape_of(*byte);
         out.push(b'\\');
         out.push(escape);
         if escape == b'u' {
@@ -21,9 +20,36 @@ pub fn push_string(out: &mut Vec<u8>, text: &str) {
             out.push(hex_digit(byte >> 4));
             out.push(hex_digit(byte & 15));
         }
+        rest = more;
     }
-    out.extend_from_slice(bytes.get(copied..).unwrap_or_default());
     out.push(b'"');
+}
+
+/// How many bytes come before the first one to be escaped; eight are looked at together.
+fn plain_len(bytes: &[u8]) -> usize {
+    let (words, tail) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let found = to_be_escaped(u64::from_le_bytes(*word));
+        if found != 0 {
+            return index * 8 + found.trailing_zeros() as usize / 8;
+        }
+    }
+    let plain = tail.iter().take_while(|byte| escape_of(**byte) == 0);
+    words.len() * 8 + plain.count()
+}
+
+/// The highest bit of the lowest byte that is below 0x20, `"` or `\`; bits of higher bytes mean nothing once there is one.
+fn to_be_escaped(word: u64) -> u64 {
+    const ONES: u64 = u64::from_le_bytes([1; 8]);
+    const HIGHEST: u64 = ONES << 7;
+    let below = |limit: u64, word: u64| word.wrapping_sub(ONES * limit) & !word;
+    let is = |byte: u8| below(1, word ^ (ONES * u64::from(byte)));
+    (below(0x20, word) | is(b'"') | is(b'\\')) & HIGHEST
+}
+
+/// The letter of a byte's escape, 0 for none.
+fn escape_of(byte: u8) -> u8 {
+    ESCAPES.get(usize::from(byte)).copied().unwrap_or(0)
 }
 
 /// Appends a value; texts of numbers and of JSON go as they are.
@@ -68,5 +94,35 @@ fn hex_digit(nibble: u8) -> u8 {
         b'0' + nibble
     } else {
         b'a' + nibble - 10
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(text: &str) {
+        let mut out = Vec::new();
+        push_string(&mut out, text);
+        let expected = serde_json::to_string(text).unwrap();
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn every_character_is_escaped_or_not_wherever_it_stands() {
+        let characters = (0..0x100)
+            .filter_map(char::from_u32)
+            .chain(['\u{7ff}', '€', '😀']);
+        for character in characters {
+            for before in 0..17 {
+                let begin = "x".repeat(before);
+                check(&format!("{begin}{character}"));
+                check(&format!(
+                    "{begin}{character}rest that is longer than a word"
+                ));
+                check(&format!("{begin}{character}{character}\u{1f} \"\\"));
+            }
+        }
     }
 }

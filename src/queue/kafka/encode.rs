@@ -5,11 +5,9 @@ use base64::engine::general_purpose::STANDARD;
 use rdkafka::message::{Header as KafkaHeader, OwnedHeaders};
 
 use crate::queue::kafka::message::{HEADER, HEADER_ENTRY, HEADER_KEY, Header, KeyMark, Kind};
-use crate::record::{
-    BatchBuilder, DeadLetterRef, EntryRef, Flags, RecordRef, SOURCE, ValueRef, timestamp,
-};
+use crate::record::{Batch, BatchBuilder, DeadLetterRef, EntryRef, Flags, RecordRef, timestamp};
 use crate::wire::json_text::push_string;
-use crate::wire::native::encode::push_queued_record;
+use crate::wire::native::queued::{Queued, QueuedWriter};
 
 /// One message, as long as the encoder is not used for the next.
 pub(super) struct Encoded<'a> {
@@ -24,9 +22,18 @@ pub(super) struct Encoded<'a> {
 pub(super) struct Encoder {
     payload: Vec<u8>,
     entry: Vec<u8>,
+    writer: QueuedWriter,
 }
 
 impl Encoder {
+    /// For the entries of one batch.
+    pub fn for_batch(batch: &Batch) -> Self {
+        Self {
+            writer: QueuedWriter::for_records(batch.len()),
+            ..Self::default()
+        }
+    }
+
     pub fn encode<'a>(&'a mut self, entry: EntryRef<'a>, arrival_ns: i64) -> Encoded<'a> {
         self.payload.clear();
         match entry {
@@ -46,17 +53,13 @@ impl Encoder {
     }
 
     fn record<'a>(&'a mut self, record: RecordRef<'a>, arrival_ns: i64) -> Encoded<'a> {
-        let is_exact = push_queued_record(&mut self.payload, record);
+        let Queued { is_exact, source } = self.writer.push(&mut self.payload, record);
         if !is_exact {
             self.entry = batch_of(record, arrival_ns);
         }
-        let key = match record.field(SOURCE) {
-            Some(ValueRef::Str(source)) => Some(source),
-            _ => None,
-        };
         Encoded {
             is_letter: false,
-            key,
+            key: source,
             payload: &self.payload,
             header: Header {
                 kind: Kind::Record,

@@ -285,7 +285,7 @@ impl Job {
         piece: OwnedSemaphorePermit,
         reserve: impl Fn(usize) -> Option<OwnedSemaphorePermit>,
     ) {
-        let mut encoder = Encoder::default();
+        let mut encoder = Encoder::for_batch(&self.batch);
         let mut left_bytes = self.batch.as_bytes().len();
         let mut room_bytes = left_bytes.min(PIECE_BYTES);
         let mut piece = Some(Arc::new(piece));

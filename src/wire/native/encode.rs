@@ -56,9 +56,9 @@ pub fn push_queued_record(out: &mut Vec<u8>, record: RecordRef<'_>) -> bool {
     )
 }
 
-type FieldList<'a> = Vec<(&'a str, ValueRef<'a>)>;
+pub(super) type FieldList<'a> = Vec<(&'a str, ValueRef<'a>)>;
 
-fn push_object(
+pub(super) fn push_object(
     out: &mut Vec<u8>,
     id: Option<&str>,
     timestamp_ns: i64,

@@ -4,4 +4,5 @@ pub mod batch;
 pub mod csv;
 pub mod decode;
 pub mod encode;
+pub mod queued;
 pub mod text;

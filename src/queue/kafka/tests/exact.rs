@@ -15,7 +15,7 @@ use crate::wire::native::decode::{Body, BodyDecoder, DecodeOptions, Hint};
 
 /// Through messages and back; also how many needed the binary entry beside their JSON.
 fn through(batch: &Batch) -> (Vec<QueuedBatch>, usize) {
-    let mut encoder = Encoder::default();
+    let mut encoder = Encoder::for_batch(batch);
     let mut decoder = Decoder::new(DecodeOptions::default());
     let mut found = Vec::new();
     let mut n_binary = 0;
