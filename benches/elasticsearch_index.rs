@@ -27,7 +27,7 @@ use logyard::store::elasticsearch::names::index_of;
 use logyard::store::elasticsearch::{
     ElasticsearchOptions, ElasticsearchStore, Inner, QueueIdentity,
 };
-use machine::{Cpu, bodies, decode};
+use machine::{Cpu, START_NS, bodies, decode};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -37,7 +37,6 @@ const BODY_BYTES: usize = 1 << 20;
 /// What the indexer hands over at once.
 const PORTION_BYTES: usize = 8 << 20;
 const ROUNDS: usize = 3;
-const START_NS: i64 = 1_742_428_800_000_000_000;
 const BULK: &str = "/_bulk?require_alias=true&filter_path=errors,items.*.status,items.*.error";
 
 fn main() {
