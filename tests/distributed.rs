@@ -727,7 +727,7 @@ fn start_expecting(installation: &Installation, roles: &str) -> Server {
 #[ignore = "needs real servers: scripts/dev-stack up, then scripts/test"]
 fn every_process_and_server_is_killed_in_the_middle_and_nothing_is_lost_or_doubled() {
     let _one = ONE_STACK.lock().unwrap_or_else(|e| e.into_inner());
-    let stack = Stack::up(&[]);
+    let stack = Stack::whole();
     let installation = Installation::on_stack(&stack);
     installation.set("QUEUE__KAFKA_MESSAGE_TIMEOUT_MS", "2000");
     installation.set("INDEXER__RETRY_MAX_MS", "2000");
