@@ -181,7 +181,7 @@ impl Claim {
         }
         if note.unclaimed_from.is_some_and(|first| first < next) {
             return Err(self.refusal(
-                "while this process could not reach the cluster, another copy of it has stored lines under the positions of lines that are queued here",
+                "while the cluster could not be reached, lines were queued here under positions that are stored there already, by another copy, or by this one before a power cut took the end of its queue",
             ));
         }
         Ok(())
