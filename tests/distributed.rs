@@ -541,6 +541,16 @@ impl Watch {
         seen
     }
 
+    /// On a busy machine an answer takes its time.
+    fn wait_for_answers(&self) {
+        let n_answers = || {
+            let seen = self.seen.lock().unwrap();
+            seen.right + seen.partial + seen.refused.values().sum::<u64>()
+        };
+        let enough = n_answers() + 6;
+        eventually("questions are answered", || enough <= n_answers());
+    }
+
     fn end(self) {
         self.stop.store(true, Ordering::SeqCst);
         for thread in self.threads {
@@ -683,6 +693,7 @@ impl Trial {
         self.watch().take(what);
         // Now everything is right again, and nothing is refused.
         std::thread::sleep(Duration::from_millis(1_500));
+        self.watch().wait_for_answers();
         let seen = self.watch().take("after it");
         assert!(
             0 < seen.right && seen.refused.is_empty(),
@@ -756,6 +767,7 @@ fn every_process_and_server_is_killed_in_the_middle_and_nothing_is_lost_or_doubl
         stack.script(&["stop", server, "-9"]);
         pause();
         pause();
+        trial.watch().wait_for_answers();
         let seen = trial.watch().take(&format!("{server} is away"));
         assert_eq!(seen.unconnected, 0);
         match server {
