@@ -27,7 +27,7 @@ use logyard::store::elasticsearch::names::index_of;
 use logyard::store::elasticsearch::{
     ElasticsearchOptions, ElasticsearchStore, Inner, QueueIdentity,
 };
-use machine::{Cpu, bodies, decode};
+use machine::{Cpu, START_NS, bodies, decode};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -37,7 +37,6 @@ const BODY_BYTES: usize = 1 << 20;
 /// What the indexer hands over at once.
 const PORTION_BYTES: usize = 8 << 20;
 const ROUNDS: usize = 3;
-const START_NS: i64 = 1_742_428_800_000_000_000;
 const BULK: &str = "/_bulk?require_alias=true&filter_path=errors,items.*.status,items.*.error";
 
 fn main() {
@@ -223,31 +222,10 @@ async fn sizes(batches: &[QueuedBatch], gigabytes: f64) {
         let store = ElasticsearchStore::connect(options.clone()).await.unwrap();
         write(&store, batches).await;
         // Until the server has noted that no copy lags behind, a merge keeps all that was sent, for recovery.
-        let path = format!("/{}/_flush", options.pattern());
-        store
-            .inner()
-            .client
-            .admin(Method::POST, &path, None)
-            .await
-            .unwrap();
+        upkeep(&store, "_flush?").await;
         tokio::time::sleep(Duration::from_secs(70)).await;
-        let path = format!(
-            "/{}/_forcemerge?max_num_segments=1&flush=true",
-            options.pattern()
-        );
-        store
-            .inner()
-            .client
-            .admin(Method::POST, &path, None)
-            .await
-            .unwrap();
-        let path = format!("/{}/_refresh", options.pattern());
-        store
-            .inner()
-            .client
-            .admin(Method::POST, &path, None)
-            .await
-            .unwrap();
+        upkeep(&store, "_forcemerge?max_num_segments=1&flush=true&").await;
+        upkeep(&store, "_refresh?").await;
         // The segments that were merged go in a moment.
         tokio::time::sleep(Duration::from_secs(3)).await;
         let bytes = store.usage().await.unwrap().disk_bytes;
@@ -258,6 +236,16 @@ async fn sizes(batches: &[QueuedBatch], gigabytes: f64) {
         );
         clean(store.inner()).await;
     }
+}
+
+/// `verb` ends so that a parameter may follow. There is no index of far times.
+async fn upkeep(store: &ElasticsearchStore, verb: &str) {
+    let inner = store.inner();
+    let pattern = inner.options.pattern();
+    let path = format!("/{pattern}/{verb}ignore_unavailable=true");
+    let answer = inner.client.admin(Method::POST, &path, None).await.unwrap();
+    let json = answer.expect(verb).unwrap();
+    assert_ne!(json["_shards"]["successful"], 0, "{json}");
 }
 
 fn options() -> ElasticsearchOptions {

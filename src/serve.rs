@@ -28,9 +28,11 @@ use crate::intake::{self, IntakeState};
 use crate::options;
 use crate::queue::kafka::Consuming;
 use crate::queue::{EmbeddedQueue, KafkaQueue, MemoryQueue, Queue};
+use crate::record::Position;
 use crate::retention::{self, RetentionOptions};
 use crate::search::Searcher;
 use crate::store::Store;
+use crate::store::elasticsearch::claim::Claim;
 use crate::store::elasticsearch::{ElasticsearchStore, QueueIdentity};
 use crate::store::embedded::EmbeddedStore;
 use crate::store::memory::MemoryStore;
@@ -131,7 +133,10 @@ pub async fn open_store(checked: &Checked, folder: Option<&Path>) -> Result<Arc<
         }
         (StoreKind::Elasticsearch, _) => {
             let queue = queue_identity(checked, folder)?;
-            let options = options::elasticsearch_store(&checked.settings, queue)?;
+            let mut options = options::elasticsearch_store(&checked.settings, queue)?;
+            if let (QueueKind::Embedded, Some(folder)) = (checked.queue, folder) {
+                options.claim = Some(Arc::new(Claim::open(folder)?));
+            }
             Ok(Arc::new(ElasticsearchStore::connect(options).await?))
         }
         (StoreKind::Memory, _) | (StoreKind::Embedded, None) => Ok(Arc::new(MemoryStore::new(
@@ -167,12 +172,14 @@ pub fn open_queue(
             let next_seq_min = store.durable().borrow().next_seq(0);
             let options = options::embedded_queue(checked, next_seq_min);
             let disk = Arc::new(logyard_wal::RealDisk);
-            Ok(Arc::new(EmbeddedQueue::open_blocking(
-                disk,
-                &folder.join("queue"),
-                options,
-                metrics,
-            )?))
+            let folder = folder.join("queue");
+            let queue = EmbeddedQueue::open_blocking(disk, &folder, options, metrics)?;
+            let next = queue.backlog().end.next_seq(0);
+            store.positions_begin(Position {
+                partition: 0,
+                seq: next,
+            })?;
+            Ok(Arc::new(queue))
         }
         (QueueKind::Memory, _) | (QueueKind::Embedded, None) => Ok(Arc::new(MemoryQueue::new(
             options::memory_queue(&checked.settings),

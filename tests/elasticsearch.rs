@@ -11,7 +11,7 @@ mod sandbox;
 use std::process::Command;
 
 use sandbox::{Sandbox, Server, eventually, real_logs};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// Settings for a server of this test alone.
 struct Cluster {
@@ -178,4 +178,180 @@ fn one_process_stores_in_elasticsearch() {
     assert!(!refused.status.success());
     let message = String::from_utf8(refused.stderr).unwrap();
     assert!(message.contains("elasticsearch_index_prefix"), "{message}");
+}
+
+/// A query of Kibana's language as Kibana asks it, as far as the saved search goes: alternatives of `field: (text or …)` and `(field >= n and …)`.
+fn asked_by_kibana(query: &str) -> Value {
+    let mut either = Vec::new();
+    let mut rest = query;
+    while let Some((head, after)) = rest.split_once('(') {
+        let (inner, after) = after.split_once(')').unwrap();
+        either.push(match head.trim_start_matches(" or ").strip_suffix(": ") {
+            Some(field) => json!({"terms": {field: inner.split(" or ").collect::<Vec<_>>()}}),
+            None => {
+                json!({"bool": {"filter": inner.split(" and ").map(bound).collect::<Vec<_>>()}})
+            }
+        });
+        rest = after;
+    }
+    assert_eq!(rest, "");
+    json!({"bool": {"should": either, "minimum_should_match": 1}})
+}
+
+fn bound(text: &str) -> Value {
+    let parts: Vec<&str> = text.split(' ').collect();
+    let [field, sign, number] = parts[..] else {
+        panic!("{text}");
+    };
+    let sign = match sign {
+        ">=" => "gte",
+        "<=" => "lte",
+        other => panic!("{other}"),
+    };
+    json!({"range": {field: {sign: number.parse::<i64>().unwrap()}}})
+}
+
+#[test]
+#[ignore = "needs real servers: scripts/dev-stack up, then scripts/test"]
+fn the_errors_of_kibana_are_those_of_logyard() {
+    let cluster = Cluster::new();
+    let sandbox = Sandbox::new();
+    let server = cluster.start(&sandbox);
+    let levels = [
+        json!("ERROR"),
+        json!("error"),
+        json!("Fatal"),
+        json!("3"),
+        json!("warn"),
+        json!("info"),
+        json!("7"),
+        json!(0),
+        json!(1),
+        json!(2),
+        json!(3),
+        json!(4),
+        json!(6),
+        json!(-1),
+        json!(30),
+        json!(50),
+    ];
+    let lines: String = levels
+        .iter()
+        .enumerate()
+        .map(|(n, level)| format!("{}\n", json!({"n": n, "level": level, "message": "m"})))
+        .collect();
+    server.ingest(lines);
+    let numbers = |found: &[Value]| {
+        let mut numbers: Vec<u64> = found.iter().map(|n| n.as_u64().unwrap()).collect();
+        numbers.sort_unstable();
+        numbers
+    };
+    let own = server.get_json("/logs?level=error,critical&limit=100")["logs"].clone();
+    let own: Vec<Value> = own
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|log| log["n"].clone())
+        .collect();
+    assert_eq!(numbers(&own), [0, 1, 2, 3, 7, 8, 9, 10]);
+
+    let printed = sandbox.run(&["kibana-setup", "--print"]);
+    let printed = String::from_utf8(printed.stdout).unwrap();
+    let search = printed
+        .lines()
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .find(|object| object["id"] == "logyard-errors")
+        .unwrap();
+    let source = &search["attributes"]["kibanaSavedObjectMeta"]["searchSourceJSON"];
+    let source: Value = serde_json::from_str(source.as_str().unwrap()).unwrap();
+    let query = asked_by_kibana(source["query"]["query"].as_str().unwrap());
+    let body = json!({"query": query, "size": 100}).to_string();
+    let found = cluster.curl(
+        &["-XPOST", "-Hcontent-type: application/json", "-d", &body],
+        &format!("/{}-logs-*/_search", cluster.prefix),
+    );
+    let found = found["hits"]["hits"].as_array().unwrap();
+    let found: Vec<Value> = found
+        .iter()
+        .map(|hit| hit["_source"]["n"].clone())
+        .collect();
+    assert_eq!(numbers(&found), numbers(&own));
+    server.stop();
+}
+
+fn copy_folder(from: &Sandbox, to: &Sandbox) {
+    let status = Command::new("cp")
+        .arg("-r")
+        .args([from.data_dir(), to.data_dir()])
+        .status()
+        .unwrap();
+    assert!(status.success());
+}
+
+/// What a server says that must not start.
+fn refusal(cluster: &Cluster, sandbox: &Sandbox) -> String {
+    let mut command = cluster.command(sandbox, &["serve", "--listen", "127.0.0.1:0"]);
+    command.arg("--data-dir").arg(sandbox.data_dir());
+    let output = command.output().unwrap();
+    assert!(!output.status.success());
+    String::from_utf8(output.stderr).unwrap()
+}
+
+fn one(text: &str) -> String {
+    json!({"timestamp": "2025-03-20T00:00:00Z", "source": "copies", "message": text}).to_string()
+}
+
+#[test]
+#[ignore = "needs real servers: scripts/dev-stack up, then scripts/test"]
+fn of_two_copies_of_a_data_folder_one_writes_and_the_other_says_so() {
+    let cluster = Cluster::new();
+    let [original, second, third] = [(); 3].map(|()| Sandbox::new());
+    let server = cluster.start(&original);
+    server.ingest(one("of the original"));
+    server.kill();
+    // Killed and started again it goes on, and so does a folder that was moved.
+    let server = cluster.start(&original);
+    server.ingest(one("of the original, again"));
+    server.stop();
+
+    copy_folder(&original, &second);
+    let server = cluster.start(&second);
+    server.ingest(one("of the second"));
+    let said = refusal(&cluster, &original);
+    assert!(
+        said.contains("another copy") && said.contains("elasticsearch_index_prefix"),
+        "{said}"
+    );
+
+    // Copied while it is in use: the one that was started last writes.
+    copy_folder(&second, &third);
+    let mut replaced = server;
+    replaced.expect_log("the store does not take batches");
+    let server = cluster.start(&third);
+    server.ingest(one("of the third"));
+    assert_eq!(
+        replaced
+            .post("/logs", one("kept in the second's queue"))
+            .status,
+        201
+    );
+    eventually("the one that was replaced says so", || {
+        let degraded = replaced.get_json("/status")["degraded"].to_string();
+        degraded.contains("another copy")
+    });
+    replaced.kill();
+    assert!(refusal(&cluster, &second).contains("another copy"));
+    server.kill();
+    let server = cluster.start(&third);
+    server.ingest(one("of the third, again"));
+    assert_eq!(total(&server, "source=copies"), 5);
+    server.stop();
+
+    // What the second has queued is stored under a prefix of its own.
+    let own = Cluster::new();
+    let server = own.start(&second);
+    eventually("the line is there", || {
+        total(&server, "q=%22second%27s+queue%22") == 1
+    });
+    server.stop();
 }

@@ -14,7 +14,7 @@ use logyard::wire::json::RecordDefaults;
 use logyard::wire::native::decode::{Body, BodyDecoder, DecodeOptions, Hint};
 
 /// 2025-03-20
-const START_NS: i64 = 1_742_428_800_000_000_000;
+pub const START_NS: i64 = 1_742_428_800_000_000_000;
 
 /// CPU-seconds, user and system, of a process or thread: `/proc/self/stat`, `/proc/PID/stat`. A process that ended and was not waited for still has them.
 pub fn cpu_of(path: &str) -> Duration {

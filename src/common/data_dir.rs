@@ -107,16 +107,21 @@ pub fn own_id(folder: &Path) -> Result<String> {
         Err(e) => return Err(fault(folder, "has an ID that cannot be read", e)),
     }
     let id = format!("{:032x}", rand::random::<u128>());
+    write_durably(folder, "ID", &format!("{id}\n"))?;
+    Ok(id)
+}
+
+/// Puts a small file into the folder, whole or not at all, and onto the disk. Only for the owner of the folder; blocks.
+pub fn write_durably(folder: &Path, name: &str, text: &str) -> Result<()> {
     let write = || {
-        let part = folder.join("ID.part");
+        let part = folder.join(format!("{name}.part"));
         let mut file = File::create(&part)?;
-        writeln!(file, "{id}")?;
+        file.write_all(text.as_bytes())?;
         file.sync_all()?;
-        std::fs::rename(&part, &path)?;
+        std::fs::rename(&part, folder.join(name))?;
         File::open(folder)?.sync_all()
     };
-    write().map_err(|e| fault(folder, "cannot be written", e))?;
-    Ok(id)
+    write().map_err(|e| fault(folder, "cannot be written", e))
 }
 
 fn fault(path: &Path, what: &str, error: std::io::Error) -> Error {

@@ -57,7 +57,7 @@ pub fn objects() -> Vec<Value> {
             ERRORS_ID,
             "Logyard: errors",
             "Records of level error and worse, newest first",
-            &format!("level: ({})", error_levels().join(" or ")),
+            &errors_query(),
             &["level", "source", "message"],
             &[[TIME_FIELD, "desc"]],
         ),
@@ -71,6 +71,14 @@ pub fn objects() -> Vec<Value> {
         ),
         dashboard(),
     ]
+}
+
+/// Levels that were sent as numbers lie in a field of their own (`level~long`), where syslog's numbers from emergency (0) to error (3) mean the same.
+fn errors_query() -> String {
+    format!(
+        "level: ({}) or (level~long >= 0 and level~long <= 3)",
+        error_levels().join(" or ")
+    )
 }
 
 /// The texts that mean an error or worse, as senders write them: Kibana compares letters exactly.

@@ -33,6 +33,7 @@ where
     answers::histograms_count_by_time_and_value(&*new().await).await;
     answers::fields_are_summed_up(&*new().await).await;
     answers::stats_group_and_aggregate(&*new().await).await;
+    answers::integers_and_doubles_are_compared_exactly(&*new().await).await;
     paging::pages_are_the_whole_set_while_others_write(new().await).await;
     paging::totals_do_not_depend_on_the_page(&*new().await).await;
     upkeep::dead_letters_are_kept_found_and_deleted(&*new().await).await;

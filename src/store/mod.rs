@@ -112,6 +112,13 @@ pub trait Store: Send + Sync + 'static {
     /// What would survive a crash of this process without the queue.
     fn durable(&self) -> watch::Receiver<Checkpoint>;
 
+    /// Told once, before the queue takes anything: it gives out positions from here on. A store that others can reach too notes it, so that it can tell
+    /// records of its own queue from those of a copy. May block.
+    fn positions_begin(&self, next: Position) -> Result<()> {
+        let _ = next;
+        Ok(())
+    }
+
     /// Makes everything searchable durable.
     async fn flush(&self) -> Result<()>;
 

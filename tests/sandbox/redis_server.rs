@@ -78,7 +78,10 @@ impl RedisServer {
         let file = folder.path().join("sentinel.conf");
         std::fs::write(
             &file,
-            format!("port {port}\nbind 127.0.0.1\n{configuration}\n"),
+            format!(
+                "port {port}\nbind 127.0.0.1\n{}\n",
+                configuration.replace("PORT", &port.to_string())
+            ),
         )
         .unwrap();
         let arguments = vec![file.display().to_string(), "--sentinel".to_owned()];
@@ -286,6 +289,32 @@ impl Certificates {
     /// A server that speaks TLS alone and wants a password.
     pub fn start_server(&self, password: &str) -> RedisServer {
         self.with_flags(password, RedisServer::start_with)
+    }
+
+    /// The same with more flags; replicas and their masters speak TLS with each other, too.
+    pub fn start_replicating(&self, password: &str, extra: &[&str]) -> RedisServer {
+        self.with_flags(password, |flags, cli| {
+            let all = [flags, &["--tls-replication", "yes"], extra].concat();
+            RedisServer::start_with(&all, cli)
+        })
+    }
+
+    /// A sentinel that speaks TLS alone, with whom it watches too.
+    pub fn start_sentinel(&self, password: &str, configuration: &str) -> RedisServer {
+        let [certificate, key, ca] = ["server.crt", "server.key", "ca.crt"].map(|n| self.path(n));
+        let configuration = format!(
+            "port 0\ntls-port PORT\ntls-cert-file {certificate}\ntls-key-file {key}\ntls-ca-cert-file {ca}\n\
+             tls-auth-clients no\ntls-replication yes\nrequirepass \"{password}\"\n{configuration}"
+        );
+        let cli = [
+            "--tls",
+            "--cacert",
+            &ca,
+            "--no-auth-warning",
+            "-a",
+            password,
+        ];
+        RedisServer::start_sentinel(&configuration, &cli)
     }
 
     /// The same as a cluster of three.

@@ -27,13 +27,22 @@ pub fn dev(name: &str) -> String {
 pub struct Stack {
     run: tempfile::TempDir,
     port: u16,
+    heap: Option<&'static str>,
 }
 
 impl Stack {
+    /// Kafka, Redis, and the engine that the whole run is about: `scripts/test --stack '--opensearch 3'` is about OpenSearch 3 here, too.
+    pub fn whole() -> Self {
+        let engine = dev("LOGYARD_DEV_SEARCH_OPTIONS");
+        Self::up(&engine.split(',').collect::<Vec<_>>())
+    }
+
     pub fn up(options: &[&str]) -> Self {
         let stack = Self {
             run: run_folder(),
             port: free_ports(),
+            // The newer ones need what dev-stack gives them.
+            heap: (!options.iter().any(|option| ["9", "3"].contains(option))).then_some("400m"),
         };
         let mut arguments = vec!["up"];
         arguments.extend(options);
@@ -55,7 +64,7 @@ impl Stack {
             .args(arguments)
             .env("LOGYARD_DEV_RUN", self.run.path())
             .env("LOGYARD_DEV_PORT", self.port.to_string())
-            .env("LOGYARD_DEV_HEAP", "400m")
+            .envs(self.heap.map(|heap| ("LOGYARD_DEV_HEAP", heap)))
             .stdin(Stdio::null())
             .output()
             .unwrap()

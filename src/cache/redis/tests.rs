@@ -379,22 +379,21 @@ async fn a_cluster_keeps_the_contract_and_lives_without_a_node() {
     works_again(&cache).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "needs real servers: scripts/dev-stack up, then scripts/test"]
-async fn sentinels_lead_to_the_master_and_to_the_next_one() {
-    let login = ["--no-auth-warning", "-a", "data pass"];
-    let flags = ["--requirepass", "data pass", "--masterauth", "data pass"];
-    let mut master = RedisServer::start_with(&flags, &login);
-    let of_master = format!("127.0.0.1 {}", master.port);
-    let as_replica = [&flags[..], &["--replicaof", &of_master]].concat();
-    let replica = RedisServer::start_with(&as_replica, &login);
-    let sentinel = RedisServer::start_sentinel(
-        &format!(
-            "requirepass \"sentinel pass\"\nsentinel monitor yard {of_master} 1\nsentinel auth-pass yard \"data pass\"\n\
-             sentinel down-after-milliseconds yard 500\nsentinel failover-timeout yard 3000"
-        ),
-        &["--no-auth-warning", "-a", "sentinel pass"],
-    );
+/// What the sentinel is to do with the master on this port.
+fn watching(master: u16) -> String {
+    format!(
+        "sentinel monitor yard 127.0.0.1 {master} 1\nsentinel auth-pass yard \"data pass\"\n\
+         sentinel down-after-milliseconds yard 500\nsentinel failover-timeout yard 3000"
+    )
+}
+
+/// The cache through a sentinel, before and after the master is killed.
+async fn check_fail_over(
+    mut master: RedisServer,
+    replica: &RedisServer,
+    sentinel: &RedisServer,
+    ca_pem: Option<Vec<u8>>,
+) {
     until("replicating", || {
         replica
             .cli(&["INFO", "replication"])
@@ -405,6 +404,8 @@ async fn sentinels_lead_to_the_master_and_to_the_next_one() {
         topology: RedisTopology::Sentinel {
             master: "yard".to_owned(),
         },
+        is_tls: ca_pem.is_some(),
+        ca_pem,
         password: Some("data pass".to_owned()),
         sentinel_password: Some("sentinel pass".to_owned()),
         ..options(sentinel.port)
@@ -424,6 +425,36 @@ async fn sentinels_lead_to_the_master_and_to_the_next_one() {
     let role = replica.cli(&["ROLE"]);
     assert!(role.starts_with("master"), "{role}");
     assert!(!replica.keys(&format!("{}*", options.prefix)).is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs real servers: scripts/dev-stack up, then scripts/test"]
+async fn sentinels_lead_to_the_master_and_to_the_next_one() {
+    let login = ["--no-auth-warning", "-a", "data pass"];
+    let flags = ["--requirepass", "data pass", "--masterauth", "data pass"];
+    let master = RedisServer::start_with(&flags, &login);
+    let of_master = format!("127.0.0.1 {}", master.port);
+    let as_replica = [&flags[..], &["--replicaof", &of_master]].concat();
+    let replica = RedisServer::start_with(&as_replica, &login);
+    let sentinel = RedisServer::start_sentinel(
+        &format!("requirepass \"sentinel pass\"\n{}", watching(master.port)),
+        &["--no-auth-warning", "-a", "sentinel pass"],
+    );
+    check_fail_over(master, &replica, &sentinel, None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs real servers: scripts/dev-stack up, then scripts/test"]
+async fn sentinels_and_what_they_watch_may_speak_tls_alone() {
+    let certificates = Certificates::make();
+    let login = ["--masterauth", "data pass"];
+    let master = certificates.start_replicating("data pass", &login);
+    let of_master = format!("127.0.0.1 {}", master.port);
+    let as_replica = [&login[..], &["--replicaof", &of_master]].concat();
+    let replica = certificates.start_replicating("data pass", &as_replica);
+    let sentinel = certificates.start_sentinel("sentinel pass", &watching(master.port));
+    let ca_pem = Some(certificates.ca_pem());
+    check_fail_over(master, &replica, &sentinel, ca_pem).await;
 }
 
 #[tokio::test]

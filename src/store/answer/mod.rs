@@ -1,8 +1,10 @@
 //! Answers made record by record, each as the question's prose defines it. The store in memory answers so about everything; the store on
-//! Elasticsearch about the records that its server cannot judge or add up, and adds to them what the server did. Knows no store.
+//! Elasticsearch about the records that its server cannot judge or add up, and adds to them what the server did. The order of groups (`order`) is the
+//! same for every store. Knows no store.
 
 pub mod fields;
 pub mod histogram;
+pub mod order;
 pub mod stats;
 
 pub use fields::FieldsTally;

@@ -1,12 +1,11 @@
 //! Groups and their aggregates.
 
-use std::cmp::Ordering;
-
 use hashbrown::{HashMap, HashSet};
 
 use crate::query::number::is_number;
 use crate::query::{Aggregate, AggregateKind, Group, GroupBy, StatsAnswer, StatsRequest};
 use crate::record::{Record, Value, ValueRef};
+use crate::store::answer::order::{compare_groups, compare_numbers};
 use crate::store::answer::{bucket_of, value_at};
 
 /// One part of what tells a group from others.
@@ -115,50 +114,6 @@ fn group_value(key: GroupKey) -> Value {
         GroupKey::Text(None) => Value::Null,
         GroupKey::Text(Some(text)) => Value::Str(text),
         GroupKey::Time(start_ns) => Value::Int(start_ns),
-    }
-}
-
-fn compare_groups(a: &Group, b: &Group, sort: &[(usize, bool)]) -> Ordering {
-    let value = |group: &Group, index: usize| {
-        let in_values = index.checked_sub(group.by.len());
-        let value = match in_values {
-            None => group.by.get(index),
-            Some(index) => group.values.get(index),
-        };
-        value.cloned().unwrap_or(Value::Null)
-    };
-    for (index, is_descending) in sort {
-        let by_value = compare_values(&value(a, *index), &value(b, *index), *is_descending);
-        if by_value != Ordering::Equal {
-            return by_value;
-        }
-    }
-    let mut pairs = a.by.iter().zip(&b.by);
-    pairs
-        .find_map(|(a, b)| Some(compare_values(a, b, false)).filter(|order| order.is_ne()))
-        .unwrap_or(Ordering::Equal)
-}
-
-/// Null comes last in both directions.
-fn compare_values(a: &Value, b: &Value, is_descending: bool) -> Ordering {
-    let order = match (a, b) {
-        (Value::Null, Value::Null) => return Ordering::Equal,
-        (Value::Null, _) => return Ordering::Greater,
-        (_, Value::Null) => return Ordering::Less,
-        (Value::Str(a), Value::Str(b)) => a.cmp(b),
-        (a, b) => compare_numbers(a, b),
-    };
-    if is_descending {
-        order.reverse()
-    } else {
-        order
-    }
-}
-
-fn compare_numbers(a: &Value, b: &Value) -> Ordering {
-    match (a, b) {
-        (Value::Int(a), Value::Int(b)) => a.cmp(b),
-        _ => as_f64(a).total_cmp(&as_f64(b)),
     }
 }
 

@@ -491,3 +491,37 @@ pub async fn stats_group_and_aggregate(store: &dyn Store) {
         "equal times go by position"
     );
 }
+
+/// Beyond 2^53 a double has not every integer: what is compared is the numbers, not what they are rounded to.
+pub async fn integers_and_doubles_are_compared_exactly(store: &dyn Store) {
+    let (double, above) = (9_007_199_254_740_992.0, 9_007_199_254_740_993);
+    let lines: &[Line<'_>] = &[
+        (NOON_NS, &[("name", Str("a")), ("n", Float(double))]),
+        (NOON_NS, &[("name", Str("b")), ("n", Int(above))]),
+        (NOON_NS, &[("name", Str("c")), ("n", Int(above - 2))]),
+    ];
+    store.write(vec![batch(0, NOON_NS, lines)]).await.unwrap();
+    let aggregate = |kind| Aggregate {
+        label: format!("{kind:?}(n)"),
+        kind,
+        field: "n".to_owned(),
+    };
+    let mut asked = StatsRequest {
+        selection: everything(),
+        by: Vec::new(),
+        aggregates: vec![aggregate(AggregateKind::Min), aggregate(AggregateKind::Max)],
+        sort: Vec::new(),
+        limit: 10,
+    };
+    let answer = store.stats(asked.clone(), cancel()).await.unwrap();
+    assert_eq!(
+        answer.groups[0].values,
+        [Value::Int(above - 2), Value::Int(above)]
+    );
+    asked.by = vec![GroupBy::Field("name".to_owned())];
+    asked.sort = vec![(2, true)];
+    let answer = store.stats(asked, cancel()).await.unwrap();
+    let by = answer.groups.iter().map(|group| group.by[0].clone());
+    let names = ["b", "a", "c"].map(|name| Value::Str(name.to_owned()));
+    assert_eq!(by.collect::<Vec<_>>(), names);
+}

@@ -97,3 +97,58 @@ pub fn overload(answer: &Answer) -> Option<Error> {
         _ => None,
     }
 }
+
+/// Errors about an index whose shards are elsewhere, starting or lost: the host that says so works.
+const OF_SHARDS: [&str; 3] = [
+    "no_shard_available_action_exception",
+    "unavailable_shards_exception",
+    "search_phase_execution_exception",
+];
+
+/// Whether this refusal tells that the host works, so that its circuit breaker must not count it: one index without its shards would else keep every
+/// question about the others from a cluster that answers. What something on the way answers, and a node without a master, does count.
+pub fn is_from_working_host(answer: &Answer) -> bool {
+    if answer.status == 429 {
+        return true;
+    }
+    let json: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let kind = json.pointer("/error/type").and_then(Value::as_str);
+    kind.is_some_and(|kind| OF_SHARDS.contains(&kind))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_host_that_works_says_that_shards_are_missing() {
+        let check = |status: u16, body: &'static str, expected: bool| {
+            let body = Bytes::from_static(body.as_bytes());
+            assert_eq!(
+                is_from_working_host(&Answer { status, body }),
+                expected,
+                "{status}"
+            );
+        };
+        let shards = r#"{"error":{"root_cause":[],"type":"search_phase_execution_exception","reason":"all shards failed"},"status":503}"#;
+        check(503, shards, true);
+        check(
+            503,
+            r#"{"error":{"type":"no_shard_available_action_exception","reason":null}}"#,
+            true,
+        );
+        check(429, "", true);
+        check(
+            503,
+            r#"{"error":{"type":"master_not_discovered_exception","reason":null}}"#,
+            false,
+        );
+        check(
+            503,
+            r#"{"error":{"type":"cluster_block_exception","reason":"state not recovered"}}"#,
+            false,
+        );
+        check(502, "<html>Bad Gateway</html>", false);
+        check(503, r#"{"error":"no backend"}"#, false);
+    }
+}

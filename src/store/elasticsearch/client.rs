@@ -16,8 +16,8 @@ use tokio::sync::OnceCell;
 use crate::common::cancel::Cancel;
 use crate::common::error::{Error, ErrorKind, Result};
 use crate::store::elasticsearch::address::Address;
-use crate::store::elasticsearch::answer::overload;
 pub use crate::store::elasticsearch::answer::{Answer, error_text};
+use crate::store::elasticsearch::answer::{is_from_working_host, overload};
 use crate::store::elasticsearch::breaker::{Breaker, BreakerOptions};
 
 /// Bodies below are sent as they are.
@@ -88,6 +88,8 @@ pub struct Server {
     pub is_opensearch: bool,
     pub major: u32,
     pub version: String,
+    /// The cluster's own random name: tells it from every other one.
+    pub cluster_uuid: String,
 }
 
 impl Server {
@@ -231,22 +233,19 @@ impl Client {
             let outcome = self.attempt(host, request, body.clone()).await;
             guard.host = None;
             let error = match outcome {
-                Ok(answer) => {
-                    match overload(&answer) {
-                        None => {
-                            host.breaker.succeeded();
-                            return Ok(answer);
-                        }
-                        Some(error) => {
-                            // A server that says "too many" is alive.
-                            match answer.status {
-                                429 => host.breaker.succeeded(),
-                                _ => host.breaker.failed(&error.message, Instant::now()),
-                            }
-                            error
-                        }
+                Ok(answer) => match overload(&answer) {
+                    None => {
+                        host.breaker.succeeded();
+                        return Ok(answer);
                     }
-                }
+                    Some(error) => {
+                        match is_from_working_host(&answer) {
+                            true => host.breaker.succeeded(),
+                            false => host.breaker.failed(&error.message, Instant::now()),
+                        }
+                        error
+                    }
+                },
                 Err(failure) => {
                     match failure.counts_against_host {
                         true => host.breaker.failed(&failure.error.message, Instant::now()),
@@ -337,43 +336,73 @@ impl Client {
 
     async fn detect(&self) -> Result<Server> {
         // Some builds have no `GET /`, some users may not ask for the nodes.
+        let unknown = |what: &str| Error::unavailable("elasticsearch_unknown", what);
         let root = self.admin(Method::GET, "/", None).await?;
-        let mut found = None;
-        if root.is_success() {
-            found = server_of_root(&root.json()?);
-        }
-        if found.is_none() {
-            let nodes = self
-                .admin(
-                    Method::GET,
-                    "/_nodes/_local?filter_path=nodes.*.version,nodes.*.build_flavor",
-                    None,
-                )
-                .await?;
-            found = server_of_nodes(&nodes.expect("say its version")?);
-        }
-        let server = found.ok_or_else(|| {
-            Error::unavailable(
-                "elasticsearch_unknown",
-                "the server does not say that it is Elasticsearch or OpenSearch",
-            )
+        let root = match root.is_success() {
+            true => root.json()?,
+            false => Value::Null,
+        };
+        let version = match version_of_root(&root) {
+            Some(version) => Some(version),
+            None => {
+                let path = "/_nodes/_local?filter_path=nodes.*.version,nodes.*.build_flavor";
+                let nodes = self.admin(Method::GET, path, None).await?;
+                version_of_nodes(&nodes.expect("say its version")?)
+            }
+        };
+        let version = version.ok_or_else(|| {
+            unknown("the server does not say that it is Elasticsearch or OpenSearch")
         })?;
-        let oldest = if server.is_opensearch { 2 } else { 8 };
-        if server.major < oldest {
-            return Err(Error::unavailable(
-                "elasticsearch_too_old",
-                format!(
-                    "the server is {} {}; Logyard needs Elasticsearch 8 or OpenSearch 2, or newer",
-                    if server.is_opensearch {
-                        "OpenSearch"
-                    } else {
-                        "Elasticsearch"
-                    },
-                    server.version
-                ),
-            ));
+        version.check_age()?;
+        let cluster_uuid = match uuid_of(&root) {
+            Some(uuid) => Some(uuid),
+            None => {
+                let path = "/_cluster/state/version?filter_path=cluster_uuid";
+                let state = self.admin(Method::GET, path, None).await?;
+                uuid_of(&state.expect("say which cluster it is")?)
+            }
+        };
+        let cluster_uuid = cluster_uuid
+            .ok_or_else(|| unknown("the server does not say yet which cluster it belongs to"))?;
+        Ok(Server {
+            is_opensearch: version.is_opensearch,
+            major: version.major,
+            version: version.number,
+            cluster_uuid,
+        })
+    }
+}
+
+struct Version {
+    is_opensearch: bool,
+    major: u32,
+    number: String,
+}
+
+impl Version {
+    fn parse(is_opensearch: bool, number: &str) -> Option<Self> {
+        Some(Self {
+            is_opensearch,
+            major: number.split('.').next()?.parse().ok()?,
+            number: number.to_owned(),
+        })
+    }
+
+    fn check_age(&self) -> Result<()> {
+        let (name, oldest) = match self.is_opensearch {
+            true => ("OpenSearch", 2),
+            false => ("Elasticsearch", 8),
+        };
+        if oldest <= self.major {
+            return Ok(());
         }
-        Ok(server)
+        Err(Error::unavailable(
+            "elasticsearch_too_old",
+            format!(
+                "the server is {name} {}; Logyard needs Elasticsearch 8 or OpenSearch 2, or newer",
+                self.number
+            ),
+        ))
     }
 }
 
@@ -441,25 +470,24 @@ impl Drop for Probe<'_> {
     }
 }
 
-fn server_of_root(root: &Value) -> Option<Server> {
+fn version_of_root(root: &Value) -> Option<Version> {
     let version = root.get("version")?;
-    let number = version.get("number")?.as_str()?;
     let is_opensearch = version.get("distribution").and_then(Value::as_str) == Some("opensearch");
-    server(is_opensearch, number)
+    Version::parse(is_opensearch, version.get("number")?.as_str()?)
 }
 
-fn server_of_nodes(nodes: &Value) -> Option<Server> {
+fn version_of_nodes(nodes: &Value) -> Option<Version> {
     let node = nodes.get("nodes")?.as_object()?.values().next()?;
-    let number = node.get("version")?.as_str()?;
-    server(node.get("build_flavor").is_none(), number)
+    Version::parse(
+        node.get("build_flavor").is_none(),
+        node.get("version")?.as_str()?,
+    )
 }
 
-fn server(is_opensearch: bool, number: &str) -> Option<Server> {
-    Some(Server {
-        is_opensearch,
-        major: number.split('.').next()?.parse().ok()?,
-        version: number.to_owned(),
-    })
+/// A node that has not joined its cluster yet says `_na_`.
+fn uuid_of(answer: &Value) -> Option<String> {
+    let uuid = answer.get("cluster_uuid")?.as_str()?;
+    (!uuid.is_empty() && uuid != "_na_").then(|| uuid.to_owned())
 }
 
 /// An error with its causes; the first names the URL, which holds no credentials.

@@ -6,7 +6,8 @@ use serde_json::Value as Json;
 use crate::common::error::{Error, Result};
 use crate::store::elasticsearch::Inner;
 use crate::store::elasticsearch::client::Method;
-use crate::store::elasticsearch::state::{Day, encoded};
+use crate::store::elasticsearch::put::encoded;
+use crate::store::elasticsearch::state::Day;
 
 /// An index of one day.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,7 @@ use serde_json::{Value as Json, json};
 use crate::common::error::{Error, Result};
 use crate::store::elasticsearch::Inner;
 use crate::store::elasticsearch::client::{Answer, Method};
-use crate::store::elasticsearch::state::encoded;
+use crate::store::elasticsearch::put::encoded;
 
 pub struct Lease<'a> {
     inner: &'a Inner,

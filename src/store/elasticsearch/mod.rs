@@ -1,13 +1,14 @@
 //! The store on Elasticsearch (8, 9) or OpenSearch (2, 3): daily indices that Kibana can read, exact answers on any server without plugins.
 //!
 //! Write side: `document` makes a document of each record, with the fields that `mapping` knows or adds; `write` sends them and `state` keeps how far
-//! each partition of the queue is indexed. `letters`, `expire` and `usage` are upkeep. Read side: `read` turns questions into queries, `hit` turns documents
+//! each partition of the queue is indexed; `claim` lets one of several copies of a data folder write. `letters`, `expire` and `usage` are upkeep. Read side: `read` turns questions into queries, `hit` turns documents
 //! into records. Both sides share `names` and the `client`.
 
 pub mod address;
 pub mod answer;
 pub mod breaker;
 pub mod bulk;
+pub mod claim;
 pub mod client;
 pub mod document;
 pub mod expire;
@@ -19,6 +20,7 @@ pub mod mapping;
 pub mod names;
 pub mod options;
 pub mod plan;
+pub mod put;
 pub mod read;
 pub mod state;
 pub mod store;

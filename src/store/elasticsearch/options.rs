@@ -1,7 +1,9 @@
 //! What can be set about the store on Elasticsearch.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::store::elasticsearch::claim::Claim;
 use crate::store::elasticsearch::client::ClientOptions;
 use crate::store::elasticsearch::names::pattern_of;
 use crate::store::elasticsearch::read::ReadLimits;
@@ -15,6 +17,8 @@ pub struct QueueIdentity(pub String);
 pub struct ElasticsearchOptions {
     pub client: ClientOptions,
     pub queue: QueueIdentity,
+    /// Of the folder that the queue lies in, where it lies in one: then this process alone writes its records.
+    pub claim: Option<Arc<Claim>>,
     /// Daily indices are `<prefix>YYYY.MM.DD`. Default `logs-`.
     pub index_prefix: String,
     /// The indices of checkpoints and dead letters are `<prefix>state` and `<prefix>dead-letters`. Default `logyard-`.
@@ -48,6 +52,7 @@ impl ElasticsearchOptions {
         Self {
             client,
             queue,
+            claim: None,
             index_prefix: "logs-".to_owned(),
             state_prefix: "logyard-".to_owned(),
             shards: 1,

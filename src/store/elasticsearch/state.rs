@@ -5,6 +5,7 @@
 //! queue that the records come from. Every process reads them all the time.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use parking_lot::Mutex;
 use serde_json::{Map, Value as Json, json};
@@ -15,14 +16,19 @@ use crate::common::error::{Error, Result};
 use crate::query::TimeRange;
 use crate::record::Checkpoint;
 use crate::store::elasticsearch::Inner;
+use crate::store::elasticsearch::claim::{PARTITION, Place};
 use crate::store::elasticsearch::client::Method;
 use crate::store::elasticsearch::names::NS_PER_DAY;
-use crate::wire::json_text::push_string;
+use crate::store::elasticsearch::put::{
+    CHECKPOINT_MOVED, Condition, Put, checkpoint_moved, encoded, put_all,
+};
 
 /// Days kept for each partition; older ones share a mark.
 const DAYS_MAX: usize = 400;
 /// Partitions read at once: more than any topic has.
 const PARTITIONS_MAX: usize = 10_000;
+/// How often a claim is tried anew because the checkpoint moved meanwhile.
+const CLAIM_TRIES_MAX: usize = 10;
 const OTHER: &str = "other";
 const OLDER: &str = "older";
 
@@ -100,6 +106,8 @@ pub struct State {
     known: Mutex<Known>,
     searchable: watch::Sender<Checkpoint>,
     version_before_load: u64,
+    /// The cluster, the indices in it, and the queue, as the hash begins: stores that share a cache must never share a version.
+    origin: OnceLock<u64>,
     has_index: OnceCell<()>,
     is_own_queue: OnceCell<()>,
 }
@@ -110,6 +118,7 @@ impl Default for State {
             known: Mutex::default(),
             searchable: watch::Sender::new(Checkpoint::default()),
             version_before_load: rand::random(),
+            origin: OnceLock::new(),
             has_index: OnceCell::new(),
             is_own_queue: OnceCell::new(),
         }
@@ -128,9 +137,9 @@ impl State {
     /// Changes with everything that was written into a day of the range and with every deletion.
     pub fn version(&self, range: &TimeRange) -> u64 {
         let known = self.known.lock();
-        if !known.is_loaded {
+        let Some(origin) = self.origin.get().filter(|_| known.is_loaded) else {
             return self.version_before_load;
-        }
+        };
         let first = range.start_ns.map(|ns| ns.div_euclid(NS_PER_DAY));
         let last = range
             .end_ns
@@ -140,7 +149,7 @@ impl State {
                 first.is_none_or(|first| first <= day) && last.is_none_or(|last| day <= last)
             })
         };
-        let mut hash = Xxh3::new();
+        let mut hash = Xxh3::with_seed(*origin);
         hash.update(&known.generation.to_le_bytes());
         for (partition, progress) in &known.partitions {
             hash.update(&partition.to_le_bytes());
@@ -177,12 +186,38 @@ impl State {
 
     /// Reads what all processes have done. A missing index is an empty store.
     pub async fn poll(&self, inner: &Inner) -> Result<()> {
-        let read = self.read(inner).await;
+        let read = match self.find_origin(inner).await {
+            Ok(()) => self.read(inner).await,
+            Err(error) => Err(error),
+        };
         match &read {
             Ok((partitions, generation)) => self.apply(partitions, *generation),
             Err(error) => self.known.lock().last_error = Some(error.to_string()),
         }
         read.map(drop)
+    }
+
+    async fn find_origin(&self, inner: &Inner) -> Result<()> {
+        if self.origin.get().is_some() {
+            return Ok(());
+        }
+        let server = inner.client.server().await?;
+        let options = &inner.options;
+        self.set_origin([
+            &server.cluster_uuid,
+            &options.index_prefix,
+            &options.queue.0,
+        ]);
+        Ok(())
+    }
+
+    fn set_origin(&self, parts: [&str; 3]) {
+        let mut hash = Xxh3::new();
+        for part in parts {
+            hash.update(&(part.len() as u64).to_le_bytes());
+            hash.update(part.as_bytes());
+        }
+        self.origin.get_or_init(|| hash.digest());
     }
 
     async fn read(&self, inner: &Inner) -> Result<(BTreeMap<u32, Progress>, u64)> {
@@ -228,10 +263,7 @@ impl State {
             .and_then(|partition| u32::try_from(partition).ok())
             .zip(Progress::from_json(source));
         let Some((partition, progress)) = read else {
-            return Err(Error::corrupt(format!(
-                "index {} holds a checkpoint that cannot be read",
-                inner.options.state_index()
-            )));
+            return Err(broken(inner));
         };
         partitions.insert(partition, progress);
         Ok(())
@@ -240,12 +272,16 @@ impl State {
     /// What is indexed of these partitions, at this moment and not at the last look.
     pub async fn progress_now(&self, inner: &Inner, partitions: &[u32]) -> Result<Checkpoint> {
         self.prepare(inner).await?;
-        self.is_own_queue.get_or_try_init(|| claim(inner)).await?;
+        self.is_own_queue
+            .get_or_try_init(|| claim_queue(inner))
+            .await?;
+        self.hold_claim(inner).await?;
         let mut ids: Vec<String> = partitions
             .iter()
             .map(|partition| partition_id(inner, *partition))
             .collect();
         ids.push(generation_id(inner));
+        let claimed = partition_id(inner, PARTITION);
         let path = format!("/{}/_mget", inner.options.state_index());
         let answer = inner
             .client
@@ -261,6 +297,11 @@ impl State {
                     "elasticsearch_refused",
                     format!("Elasticsearch cannot show how far it is indexed: {document}"),
                 ));
+            }
+            if let Some(claim) = &inner.options.claim
+                && document.get("_id").and_then(Json::as_str) == Some(&claimed)
+            {
+                claim.see(document)?;
             }
             if let Some(source) = document.get("_source") {
                 self.note(inner, source, &mut found, &mut generation)?;
@@ -283,21 +324,11 @@ impl State {
                 })
                 .collect()
         };
-        let documents: Vec<(String, u64, Json)> = merged
+        let documents: Vec<Put> = merged
             .iter()
-            .map(|(partition, progress)| {
-                let document = json!({
-                    "kind": "partition",
-                    "queue": inner.options.queue.0,
-                    "index_prefix": inner.options.index_prefix,
-                    "partition": partition,
-                    "next": progress.next,
-                    "days": progress.days_json(),
-                });
-                (partition_id(inner, *partition), progress.next, document)
-            })
+            .map(|(partition, progress)| put_of(inner, *partition, progress))
             .collect();
-        put_versioned(inner, &documents).await?;
+        put_all(inner, &documents).await?;
         self.apply(&merged, 0);
         Ok(())
     }
@@ -317,9 +348,65 @@ impl State {
         });
         // Versions are signed.
         let version = generation & (u64::MAX >> 1);
-        put_versioned(inner, &[(generation_id(inner), version, document)]).await?;
+        let put = Put {
+            id: generation_id(inner),
+            condition: Condition::NotNewer(version),
+            document,
+        };
+        put_all(inner, &[put]).await?;
         self.apply(&BTreeMap::new(), generation);
         Ok(())
+    }
+
+    /// Takes the checkpoint of this folder's queue for this process alone, if it has not done so; see `claim`.
+    pub async fn hold_claim(&self, inner: &Inner) -> Result<()> {
+        let Some(claim) = &inner.options.claim else {
+            return Ok(());
+        };
+        let mut is_held = claim.is_held().await;
+        if *is_held {
+            return Ok(());
+        }
+        self.prepare(inner).await?;
+        self.is_own_queue
+            .get_or_try_init(|| claim_queue(inner))
+            .await?;
+        claim.announce().await?;
+        let path = format!(
+            "/{}/_doc/{}",
+            inner.options.state_index(),
+            encoded(&partition_id(inner, PARTITION))
+        );
+        for _ in 0..CLAIM_TRIES_MAX {
+            let answer = inner.client.admin(Method::GET, &path, None).await?;
+            let found = match answer.status {
+                404 => None,
+                _ => Some(answer.expect("show how far it is indexed")?),
+            };
+            let source = found.as_ref().and_then(|found| found.get("_source"));
+            let progress = match source {
+                Some(source) => Progress::from_json(source).ok_or_else(|| broken(inner))?,
+                None => Progress::default(),
+            };
+            let run = source.and_then(|source| source.get("run")?.as_str());
+            claim.check_found(run, progress.next)?;
+            let put = Put {
+                condition: Condition::Unchanged(found.as_ref().and_then(Place::of)),
+                ..put_of(inner, PARTITION, &progress)
+            };
+            match put_all(inner, &[put]).await {
+                Ok(()) => {
+                    claim.succeeded().await?;
+                    *is_held = true;
+                    self.apply(&BTreeMap::from([(PARTITION, progress)]), 0);
+                    return Ok(());
+                }
+                // Somebody was faster, or an earlier try had succeeded: look again.
+                Err(error) if error.code == CHECKPOINT_MOVED => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Err(checkpoint_moved())
     }
 
     /// Makes the index.
@@ -385,20 +472,6 @@ async fn create_index(inner: &Inner) -> Result<()> {
     answer.expect(&format!("make index {index}")).map(drop)
 }
 
-/// `document/with/slashes` as one part of a path.
-pub fn encoded(id: &str) -> String {
-    let mut out = String::with_capacity(id.len());
-    for byte in id.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
-                out.push(char::from(byte));
-            }
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
-}
-
 async fn owner(inner: &Inner) -> Result<Option<String>> {
     let path = format!(
         "/{}/_doc/{}",
@@ -414,7 +487,7 @@ async fn owner(inner: &Inner) -> Result<Option<String>> {
     Ok(owner.map(str::to_owned))
 }
 
-async fn claim(inner: &Inner) -> Result<()> {
+async fn claim_queue(inner: &Inner) -> Result<()> {
     if inner.options.queue.0.is_empty() {
         return Err(Error::internal("upkeep does not write records"));
     }
@@ -452,36 +525,36 @@ fn foreign(inner: &Inner, owner: &str) -> Error {
     )
 }
 
-/// Writes documents unless newer versions are there.
-async fn put_versioned(inner: &Inner, documents: &[(String, u64, Json)]) -> Result<()> {
-    let mut body = Vec::new();
-    for (id, version, document) in documents {
-        body.extend_from_slice(b"{\"index\":{\"_id\":");
-        push_string(&mut body, id);
-        body.extend_from_slice(
-            format!(",\"version\":{version},\"version_type\":\"external_gte\"}}}}\n{document}\n")
-                .as_bytes(),
-        );
+fn broken(inner: &Inner) -> Error {
+    Error::corrupt(format!(
+        "index {} holds a checkpoint that cannot be read",
+        inner.options.state_index()
+    ))
+}
+
+/// How far a partition is, as a document.
+fn put_of(inner: &Inner, partition: u32, progress: &Progress) -> Put {
+    let mut document = json!({
+        "kind": "partition",
+        "queue": inner.options.queue.0,
+        "index_prefix": inner.options.index_prefix,
+        "partition": partition,
+        "next": progress.next,
+        "days": progress.days_json(),
+    });
+    let claim = inner.options.claim.as_ref();
+    let claim = claim.filter(|_| partition == PARTITION);
+    if let (Some(claim), Some(members)) = (claim, document.as_object_mut()) {
+        members.insert("run".to_owned(), claim.run().into());
     }
-    let path = format!("/{}/_bulk?refresh=true", inner.options.state_index());
-    let answer = inner.client.bulk(&path, body.into(), None).await?;
-    let answer = answer.expect("note how far it is indexed")?;
-    for item in answer
-        .get("items")
-        .and_then(Json::as_array)
-        .into_iter()
-        .flatten()
-    {
-        let status = item.pointer("/index/status").and_then(Json::as_u64);
-        // 409: another process is further already.
-        if !matches!(status, Some(200 | 201 | 409)) {
-            return Err(Error::unavailable(
-                "elasticsearch_refused",
-                format!("Elasticsearch refused to note how far it is indexed: {item}"),
-            ));
-        }
+    Put {
+        id: partition_id(inner, partition),
+        condition: match claim {
+            Some(claim) => Condition::Unchanged(claim.place()),
+            None => Condition::NotNewer(progress.next),
+        },
+        document,
     }
-    Ok(())
 }
 
 #[cfg(test)]
@@ -493,6 +566,7 @@ mod tests {
 
     fn state(marks: &[Mark<'_>]) -> State {
         let state = State::default();
+        state.set_origin(["cluster", "logs-", "queue"]);
         state.apply(&BTreeMap::new(), 1);
         for (partition, next, days) in marks {
             let progress = Progress {
@@ -529,6 +603,33 @@ mod tests {
         assert_ne!(
             State::default().version(&day(3)),
             State::default().version(&day(3))
+        );
+    }
+
+    #[test]
+    fn stores_that_share_a_cache_share_no_version() {
+        let of = |parts| {
+            let state = State::default();
+            state.set_origin(parts);
+            state.apply(&BTreeMap::new(), 1);
+            state.version(&TimeRange::default())
+        };
+        let one = of(["cluster", "logs-", "queue"]);
+        assert_eq!(of(["cluster", "logs-", "queue"]), one);
+        for other in [
+            ["another", "logs-", "queue"],
+            ["cluster", "logs-b-", "queue"],
+            ["cluster", "logs-", "other"],
+            ["clusterlogs-", "", "queue"],
+        ] {
+            assert_ne!(of(other), one, "{other:?}");
+        }
+        let unknown = State::default();
+        unknown.apply(&BTreeMap::new(), 1);
+        assert_ne!(
+            unknown.version(&TimeRange::default()),
+            State::default().version(&TimeRange::default()),
+            "of a cluster that has not said its name nothing may be shared"
         );
     }
 

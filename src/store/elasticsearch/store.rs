@@ -16,7 +16,7 @@ use crate::query::{
 use crate::record::{Checkpoint, DeadLetter, Position, QueuedBatch, Record, RecordKey};
 use crate::store::elasticsearch::client::Client;
 use crate::store::elasticsearch::options::ElasticsearchOptions;
-use crate::store::elasticsearch::{Inner, expire, letters, read, usage, write};
+use crate::store::elasticsearch::{Inner, claim, expire, letters, read, usage, write};
 use crate::store::{
     DeadLetterPage, DeadLetterRequest, RetentionReport, RetentionRules, Store, Usage, VerifyReport,
 };
@@ -74,6 +74,8 @@ async fn first_look(inner: &Inner) -> Result<()> {
         "connected to the store"
     );
     inner.state.check_queue(inner).await?;
+    // Before the queue is opened: it gives out positions behind the checkpoint that is claimed.
+    inner.state.hold_claim(inner).await?;
     inner.state.poll(inner).await
 }
 
@@ -82,6 +84,7 @@ fn is_final(error: &Error) -> bool {
     matches!(
         error.code,
         "store_of_another_queue"
+            | claim::USED_TWICE
             | "elasticsearch_too_old"
             | "elasticsearch_forbidden"
             | "corrupt_data"
@@ -121,6 +124,13 @@ impl Store for ElasticsearchStore {
     /// What Elasticsearch has acknowledged is in its own log on disk.
     fn durable(&self) -> watch::Receiver<Checkpoint> {
         self.inner.state.searchable()
+    }
+
+    fn positions_begin(&self, next: Position) -> Result<()> {
+        match &self.inner.options.claim {
+            Some(claim) => claim.positions_begin(next.seq),
+            None => Ok(()),
+        }
     }
 
     async fn flush(&self) -> Result<()> {

@@ -1,5 +1,6 @@
 //! The store against real servers, each test with indices of its own; and against a fake that fails in every way a server can.
 
+mod claims;
 mod documents;
 mod fake;
 mod faults;

@@ -7,7 +7,7 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::common::cancel::Cancel;
 use crate::common::error::Result;
-use crate::query::{CompiledSelection, FieldsAnswer, FieldsRequest, Order};
+use crate::query::{FieldsAnswer, FieldsRequest, Order, Selection};
 use crate::record::value::ValueType;
 use crate::record::{Record, key};
 use crate::store::answer::FieldsTally;
@@ -18,9 +18,9 @@ use crate::store::elasticsearch::read::bounds::Query;
 use crate::store::elasticsearch::read::catalog::Target;
 use crate::store::elasticsearch::read::clauses;
 use crate::store::elasticsearch::read::groups::text_of;
-use crate::store::elasticsearch::read::plan::{Plan, after, odd_at};
-use crate::store::elasticsearch::read::query::Level;
+use crate::store::elasticsearch::read::plan::{Plan, odd_at};
 use crate::store::elasticsearch::read::scan::{Fetched, Scan, each_matching};
+use crate::store::elasticsearch::read::summary::{self, Attempt, Summary};
 
 /// Fields asked for in one request.
 const FIELDS_AT_ONCE: usize = 40;
@@ -28,52 +28,36 @@ const FIELDS_AT_ONCE: usize = 40;
 const VALUES_MIN: usize = 100;
 
 pub async fn fields(inner: &Inner, request: FieldsRequest, cancel: Cancel) -> Result<FieldsAnswer> {
-    cancel.check()?;
-    let compiled = CompiledSelection::new(&request.selection)?;
-    let mut level = Level::Whole;
-    loop {
-        let asker = Asker::new(inner, &request.selection.range, &cancel);
-        match at_level(&asker, &request, &compiled, level).await {
-            Ok(answer) => return Ok(answer),
-            Err(fault) => level = after(fault, level)?,
-        }
+    summary::answer(inner, &request, &cancel).await
+}
+
+impl Summary for FieldsRequest {
+    type Answer = FieldsAnswer;
+
+    fn selection(&self) -> &Selection {
+        &self.selection
+    }
+
+    fn addresses(&self) -> Option<Vec<String>> {
+        self.fields.clone()
+    }
+
+    fn of_nothing(&self, partial_reasons: Vec<String>) -> FieldsAnswer {
+        FieldsTally::new(self).finish(partial_reasons)
+    }
+
+    async fn attempt(&self, attempt: &Attempt<'_>) -> Result<FieldsAnswer, Fault> {
+        count_all(attempt, self).await
     }
 }
 
-async fn at_level(
-    asker: &Asker<'_>,
-    request: &FieldsRequest,
-    compiled: &CompiledSelection,
-    level: Level,
-) -> Result<FieldsAnswer, Fault> {
-    let empty = || FieldsTally::new(request);
-    let Some(snapshot) = asker.snapshot().await? else {
-        return Ok(empty().finish(asker.partial_reasons()));
-    };
-    let answer = match plan_of(asker, request, level).await {
-        Ok(plan) if plan.bounds.upper == Query::Nothing => Ok(empty().finish(Vec::new())),
-        Ok(plan) => in_snapshot(asker, &snapshot, &plan, request, compiled).await,
-        Err(error) => Err(error.into()),
-    };
-    snapshot.close().await;
-    answer
-}
-
-/// Read after the snapshot was taken, the mapping knows every field of its records.
-async fn plan_of(asker: &Asker<'_>, request: &FieldsRequest, level: Level) -> Result<Plan> {
-    match &request.fields {
-        Some(fields) => Plan::new(asker, &request.selection, fields, level).await,
-        None => Plan::with_catalog(&request.selection, asker.catalog(None).await?, level),
-    }
-}
-
-async fn in_snapshot(
-    asker: &Asker<'_>,
-    snapshot: &PointInTime<'_>,
-    plan: &Plan,
-    request: &FieldsRequest,
-    compiled: &CompiledSelection,
-) -> Result<FieldsAnswer, Fault> {
+async fn count_all(attempt: &Attempt<'_>, request: &FieldsRequest) -> Result<FieldsAnswer, Fault> {
+    let Attempt {
+        asker,
+        snapshot,
+        plan,
+        compiled,
+    } = *attempt;
     let limits = asker.limits();
     let mut tally = FieldsTally::new(request);
     let doubtful = plan.bounds.doubtful();

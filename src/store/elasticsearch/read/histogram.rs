@@ -4,16 +4,16 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::common::cancel::Cancel;
 use crate::common::error::Result;
-use crate::query::{CompiledSelection, Histogram, HistogramRequest};
+use crate::query::{Histogram, HistogramRequest, Selection};
 use crate::store::answer::HistogramTally;
 use crate::store::elasticsearch::Inner;
 use crate::store::elasticsearch::names::{Kind, own};
 use crate::store::elasticsearch::read::asker::{Asker, Fault, PointInTime};
 use crate::store::elasticsearch::read::bounds::Query;
 use crate::store::elasticsearch::read::groups::{self, Part, PartValue};
-use crate::store::elasticsearch::read::plan::{Plan, Split, after, odd_at};
-use crate::store::elasticsearch::read::query::Level;
+use crate::store::elasticsearch::read::plan::{Plan, Split, odd_at};
 use crate::store::elasticsearch::read::scan::{count, each_matching};
+use crate::store::elasticsearch::read::summary::{self, Attempt, Summary};
 
 /// Values counted in each bucket of a first answer; where there are more, they are counted page by page.
 const VALUES_MAX: usize = 100;
@@ -23,51 +23,49 @@ pub async fn histogram(
     request: HistogramRequest,
     cancel: Cancel,
 ) -> Result<Histogram> {
-    cancel.check()?;
-    let compiled = CompiledSelection::new(&request.selection)?;
-    let mut level = Level::Whole;
-    loop {
-        let asker = Asker::new(inner, &request.selection.range, &cancel);
-        match at_level(&asker, &request, &compiled, level).await {
-            Ok(answer) => return Ok(answer),
-            Err(fault) => level = after(fault, level)?,
-        }
+    summary::answer(inner, &request, &cancel).await
+}
+
+impl Summary for HistogramRequest {
+    type Answer = Histogram;
+
+    fn selection(&self) -> &Selection {
+        &self.selection
+    }
+
+    fn addresses(&self) -> Option<Vec<String>> {
+        Some(by_of(self))
+    }
+
+    fn of_nothing(&self, partial_reasons: Vec<String>) -> Histogram {
+        HistogramTally::new(self).finish(partial_reasons)
+    }
+
+    async fn attempt(&self, attempt: &Attempt<'_>) -> Result<Histogram, Fault> {
+        let mut tally = HistogramTally::new(self);
+        count_all(attempt, self, &mut tally).await?;
+        Ok(tally.finish(attempt.asker.partial_reasons()))
     }
 }
 
-async fn at_level(
-    asker: &Asker<'_>,
-    request: &HistogramRequest,
-    compiled: &CompiledSelection,
-    level: Level,
-) -> Result<Histogram, Fault> {
-    let mut tally = HistogramTally::new(request);
-    let Some(snapshot) = asker.snapshot().await? else {
-        return Ok(tally.finish(asker.partial_reasons()));
-    };
-    let counted = in_snapshot(asker, &snapshot, request, compiled, level, &mut tally).await;
-    snapshot.close().await;
-    counted?;
-    Ok(tally.finish(asker.partial_reasons()))
+fn by_of(request: &HistogramRequest) -> Vec<String> {
+    request.by.iter().cloned().collect()
 }
 
-async fn in_snapshot(
-    asker: &Asker<'_>,
-    snapshot: &PointInTime<'_>,
+async fn count_all(
+    attempt: &Attempt<'_>,
     request: &HistogramRequest,
-    compiled: &CompiledSelection,
-    level: Level,
     tally: &mut HistogramTally,
 ) -> Result<(), Fault> {
-    let by: Vec<String> = request.by.iter().cloned().collect();
-    // Read after the snapshot was taken, the mapping knows every field of its records.
-    let plan = Plan::new(asker, &request.selection, &by, level).await?;
-    if plan.bounds.upper == Query::Nothing {
-        return Ok(());
-    }
-    let parts = parts_of(&plan, request);
+    let Attempt {
+        asker,
+        snapshot,
+        plan,
+        compiled,
+    } = *attempt;
+    let parts = parts_of(plan, request);
     let split = match &parts {
-        Some(_) => plan.split(&odd_at(&by)),
+        Some(_) => plan.split(&odd_at(&by_of(request))),
         None => plan.split(&Query::All),
     };
     // One request is enough where the server can count everything and the buckets hold few values.

@@ -19,6 +19,7 @@ mod query;
 mod scan;
 mod search;
 mod stats;
+mod summary;
 mod tokens;
 
 pub use fields::fields;

@@ -5,7 +5,9 @@ use serde_json::{Map, Value as Json, json};
 
 use crate::common::cancel::Cancel;
 use crate::common::error::Result;
-use crate::query::{AggregateKind, CompiledSelection, GroupBy, StatsAnswer, StatsRequest};
+use crate::query::{
+    AggregateKind, CompiledSelection, GroupBy, Selection, StatsAnswer, StatsRequest,
+};
 use crate::record::Value;
 use crate::store::answer::StatsTally;
 use crate::store::answer::stats::{GroupKey, Partial};
@@ -15,9 +17,9 @@ use crate::store::elasticsearch::read::asker::{Asker, Fault, PointInTime};
 use crate::store::elasticsearch::read::bounds::Query;
 use crate::store::elasticsearch::read::clauses;
 use crate::store::elasticsearch::read::groups::{self, Found, Part, PartValue, fields_of};
-use crate::store::elasticsearch::read::plan::{Plan, Split, after, odd_at, too_many};
-use crate::store::elasticsearch::read::query::Level;
+use crate::store::elasticsearch::read::plan::{Plan, Split, odd_at, too_many};
 use crate::store::elasticsearch::read::scan::each_matching;
+use crate::store::elasticsearch::read::summary::{self, Attempt, Summary};
 
 /// Integers up to here are exact in the server's doubles.
 const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
@@ -25,15 +27,26 @@ const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
 const DISTINCT_PRECISION: u64 = 10_000;
 
 pub async fn stats(inner: &Inner, request: StatsRequest, cancel: Cancel) -> Result<StatsAnswer> {
-    cancel.check()?;
-    let compiled = CompiledSelection::new(&request.selection)?;
-    let mut level = Level::Whole;
-    loop {
-        let asker = Asker::new(inner, &request.selection.range, &cancel);
-        match at_level(&asker, &request, &compiled, level).await {
-            Ok(answer) => return Ok(answer),
-            Err(fault) => level = after(fault, level)?,
-        }
+    summary::answer(inner, &request, &cancel).await
+}
+
+impl Summary for StatsRequest {
+    type Answer = StatsAnswer;
+
+    fn selection(&self) -> &Selection {
+        &self.selection
+    }
+
+    fn addresses(&self) -> Option<Vec<String>> {
+        Some(addresses_of(self))
+    }
+
+    fn of_nothing(&self, partial_reasons: Vec<String>) -> StatsAnswer {
+        StatsTally::new(self).finish(Vec::new(), partial_reasons)
+    }
+
+    async fn attempt(&self, attempt: &Attempt<'_>) -> Result<StatsAnswer, Fault> {
+        add_all(attempt, self).await
     }
 }
 
@@ -43,25 +56,6 @@ struct Question<'a> {
     parts: Vec<Part>,
     /// For each aggregate the fields that hold what it is about.
     fields: Vec<Vec<(Kind, String)>>,
-}
-
-async fn at_level(
-    asker: &Asker<'_>,
-    request: &StatsRequest,
-    compiled: &CompiledSelection,
-    level: Level,
-) -> Result<StatsAnswer, Fault> {
-    let addresses = addresses_of(request);
-    let Some(snapshot) = asker.snapshot().await? else {
-        return Ok(StatsTally::new(request).finish(Vec::new(), asker.partial_reasons()));
-    };
-    // Read after the snapshot was taken, the mapping knows every field of its records.
-    let answer = match Plan::new(asker, &request.selection, &addresses, level).await {
-        Ok(plan) => in_snapshot(asker, &snapshot, &plan, &addresses, request, compiled).await,
-        Err(error) => Err(error.into()),
-    };
-    snapshot.close().await;
-    answer
 }
 
 fn addresses_of(request: &StatsRequest) -> Vec<String> {
@@ -80,23 +74,19 @@ fn addresses_of(request: &StatsRequest) -> Vec<String> {
     addresses
 }
 
-async fn in_snapshot(
-    asker: &Asker<'_>,
-    snapshot: &PointInTime<'_>,
-    plan: &Plan,
-    addresses: &[String],
-    request: &StatsRequest,
-    compiled: &CompiledSelection,
-) -> Result<StatsAnswer, Fault> {
-    if plan.bounds.upper == Query::Nothing {
-        return Ok(StatsTally::new(request).finish(Vec::new(), Vec::new()));
-    }
+async fn add_all(attempt: &Attempt<'_>, request: &StatsRequest) -> Result<StatsAnswer, Fault> {
+    let Attempt {
+        asker,
+        snapshot,
+        plan,
+        compiled,
+    } = *attempt;
     let limits = asker.limits();
     let everything = plan.split(&Query::All);
     let question = Question::new(plan, request);
     let split = match &question {
         Some(question) => plan.split(&Query::or([
-            odd_at(addresses),
+            odd_at(&addresses_of(request)),
             question.numeric_texts(plan),
         ])),
         None => plan.split(&Query::All),
@@ -141,6 +131,15 @@ async fn in_snapshot(
         return whole(Vec::new()).await;
     }
     add_fetched(asker, snapshot, &split, n_fetched, compiled, &mut tally).await?;
+    if limits.groups_max < tally.n_groups() {
+        return Err(groups::too_many_groups(limits.groups_max).into());
+    }
+    let approximate = approximate_labels(request, is_rounded);
+    Ok(tally.finish(approximate, asker.partial_reasons()))
+}
+
+/// Which aggregates of the server's are not exact.
+fn approximate_labels(request: &StatsRequest, is_rounded: bool) -> Vec<String> {
     let approximate = request
         .aggregates
         .iter()
@@ -149,13 +148,9 @@ async fn in_snapshot(
             AggregateKind::Sum | AggregateKind::Min | AggregateKind::Max => is_rounded,
             AggregateKind::Count | AggregateKind::CountField | AggregateKind::Avg => false,
         });
-    let labels = approximate
+    approximate
         .map(|aggregate| aggregate.label.clone())
-        .collect();
-    if limits.groups_max < tally.n_groups() {
-        return Err(groups::too_many_groups(limits.groups_max).into());
-    }
-    Ok(tally.finish(labels, asker.partial_reasons()))
+        .collect()
 }
 
 async fn counts(

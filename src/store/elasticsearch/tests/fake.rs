@@ -59,6 +59,11 @@ pub struct Held {
     /// Bulks being worked on now, and the most there were at once.
     pub in_work: (usize, usize),
     pub delay: Duration,
+    /// How often each document of Logyard's own indices was written: its `_seq_no`.
+    pub writes: BTreeMap<(String, String), u64>,
+    pub cluster: Option<String>,
+    /// The answer to everything.
+    pub refusal: Option<(u16, String)>,
 }
 
 #[derive(Clone)]
@@ -191,6 +196,12 @@ impl Fake {
             }
         }
         let path = head.uri.path().to_owned();
+        let refusal = self.held.lock().refusal.clone();
+        if let Some((status, body)) = refusal {
+            let mut response = Response::new(Full::new(Bytes::from(body)));
+            *response.status_mut() = StatusCode::from_u16(status).unwrap();
+            return Ok(response);
+        }
         let ending = match (&head.method, path.as_str()) {
             (&Method::POST, "/_bulk") => self.bulk(&body).await,
             _ => {
@@ -312,7 +323,10 @@ impl Fake {
             json!({"error": {"type": "index_not_found_exception", "reason": path}}),
         );
         match (method.as_str(), &parts[..]) {
-            ("GET", [""]) => (200, json!({"version": {"number": "8.19.9"}})),
+            ("GET", [""]) => (
+                200,
+                json!({"version": {"number": "8.19.9"}, "cluster_uuid": held.cluster_uuid()}),
+            ),
             ("PUT", ["_index_template", _]) | ("PUT", [_, "_create", _]) => (200, json!({})),
             ("PUT", [index]) => {
                 let aliases = json()["aliases"].as_object().cloned().unwrap_or_default();
@@ -359,7 +373,13 @@ impl Fake {
                 200,
                 json!({"hits": {"hits": []}, "aggregations": {"bytes": {"value": 0}}}),
             ),
-            ("GET", [_, "_doc", _]) => missing,
+            ("GET", [index, "_doc", id]) => {
+                let id = id.replace("%2F", "/");
+                match held.one(index, &id) {
+                    found if found["found"] == true => (200, found),
+                    _ => missing,
+                }
+            }
             _ => (
                 400,
                 json!({"error": {"type": "unknown_to_the_fake", "reason": format!("{method} {path}")}}),
@@ -369,26 +389,51 @@ impl Fake {
 }
 
 impl Held {
-    fn many(&self, index: &str, asked: &Json) -> Json {
+    fn cluster_uuid(&self) -> &str {
+        self.cluster.as_deref().unwrap_or("fake")
+    }
+
+    /// A document as `_doc` and `_mget` show it.
+    fn one(&self, index: &str, id: &str) -> Json {
         let documents = self.indices.get(index);
-        let find = |id: &Json| {
-            let found = documents.and_then(|documents| documents.get(id.as_str().unwrap()));
-            json!({"_id": id, "found": found.is_some(), "_source": found})
-        };
+        match documents.and_then(|documents| documents.get(id)) {
+            None => json!({"_id": id, "found": false}),
+            Some(source) => {
+                let seq_no = self.writes.get(&(index.to_owned(), id.to_owned()));
+                json!({"_id": id, "found": true, "_seq_no": seq_no, "_primary_term": 1, "_source": source})
+            }
+        }
+    }
+
+    fn many(&self, index: &str, asked: &Json) -> Json {
         let ids = asked["ids"].as_array().cloned().unwrap_or_default();
+        let find = |id: &Json| self.one(index, id.as_str().unwrap());
         json!({"docs": ids.iter().map(find).collect::<Vec<_>>()})
     }
 
-    /// A bulk of `index` actions.
+    /// A bulk of `index` and `create` actions.
     fn put_all(&mut self, index: &str, body: &[u8]) -> Json {
         let lines: Vec<&str> = std::str::from_utf8(body).unwrap().lines().collect();
-        let documents = self.indices.entry(index.to_owned()).or_default();
         let mut items = Vec::new();
         for pair in lines.chunks(2) {
             let action: Json = serde_json::from_str(pair[0]).unwrap();
-            let id = action["index"]["_id"].as_str().unwrap().to_owned();
+            let (kind, action) = action.as_object().unwrap().iter().next().unwrap();
+            let id = action["_id"].as_str().unwrap().to_owned();
+            let key = (index.to_owned(), id.clone());
+            let seq_no = self.writes.get(&key).copied();
+            let is_refused = match action.get("if_seq_no") {
+                Some(wanted) => wanted.as_u64() != seq_no,
+                None => kind == "create" && seq_no.is_some(),
+            };
+            if is_refused {
+                items.push(json!({kind.as_str(): {"status": 409}}));
+                continue;
+            }
+            self.writes
+                .insert(key, seq_no.map_or(0, |seq_no| seq_no + 1));
+            let documents = self.indices.entry(index.to_owned()).or_default();
             documents.insert(id, serde_json::from_str(pair[1]).unwrap());
-            items.push(json!({"index": {"status": 200}}));
+            items.push(json!({kind.as_str(): {"status": 200}}));
         }
         json!({"items": items})
     }

@@ -222,6 +222,47 @@ async fn a_dead_server_is_answered_for_at_once_and_found_again() {
     assert_eq!(seqs(&fake), [0, 1]);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_index_without_shards_leaves_the_breaker_closed() {
+    for (body, is_open) in [
+        (
+            r#"{"error":{"type":"search_phase_execution_exception","reason":"all shards failed"}}"#,
+            false,
+        ),
+        (
+            r#"{"error":{"type":"master_not_discovered_exception","reason":null}}"#,
+            true,
+        ),
+    ] {
+        let fake = Fake::start().await;
+        let client = Client::new(fake.options().client).unwrap();
+        fake.held.lock().refusal = Some((503, body.to_owned()));
+        for _ in 0..3 {
+            let error = client
+                .admin(Method::POST, "/x/_search", None)
+                .await
+                .unwrap_err();
+            assert_eq!(error.code, "elasticsearch_unavailable");
+        }
+        fake.held.lock().refusal = None;
+        let answer = client.admin(Method::GET, "/", None).await;
+        assert_eq!(answer.is_err(), is_open, "{answer:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_clusters_behind_one_cache_have_versions_of_their_own() {
+    let versions = async |cluster: &str| {
+        let fake = Fake::start().await;
+        fake.held.lock().cluster = Some(cluster.to_owned());
+        let store = fake.store().await;
+        write_until_taken(&store, vec![records(0, 2)]).await;
+        store.version(&crate::query::TimeRange::default())
+    };
+    assert_eq!(versions("a").await, versions("a").await);
+    assert_ne!(versions("a").await, versions("b").await);
+}
+
 fn client(address: &str) -> Client {
     let mut options = ClientOptions::new(Address::parse(address).unwrap());
     options.first_byte_timeout = Duration::from_millis(200);

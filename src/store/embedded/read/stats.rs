@@ -3,7 +3,6 @@
 //! Memory: groups and distinct texts of one question take at most [`StatsLimits::memory_bytes_max`]. Half of it spent, distinct counts become
 //! sketches; all of it spent, the question is refused, and the message says how to narrow it.
 
-use std::cmp::Ordering;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering as Atomic};
 
@@ -14,6 +13,7 @@ use crate::common::cancel::Cancel;
 use crate::common::error::{Error, ErrorKind, Result};
 use crate::query::{Aggregate, AggregateKind, Group, GroupBy, StatsAnswer, StatsRequest};
 use crate::record::{Value, ValueRef};
+use crate::store::answer::order::compare_groups;
 use crate::store::embedded::read::context::{Context, Question, survive};
 use crate::store::embedded::read::histogram::bucket_of;
 use crate::store::embedded::read::kernels;
@@ -380,53 +380,4 @@ fn decoded(mut key: &[u8]) -> Vec<Value> {
         key = rest;
     }
     values
-}
-
-fn compare_groups(a: &Group, b: &Group, sort: &[(usize, bool)]) -> Ordering {
-    let value = |group: &'_ Group, index: usize| match index.checked_sub(group.by.len()) {
-        None => group.by.get(index).cloned(),
-        Some(index) => group.values.get(index).cloned(),
-    };
-    for (index, is_descending) in sort {
-        let pair = value(a, *index).zip(value(b, *index));
-        let order = pair.map_or(Ordering::Equal, |(a, b)| {
-            compare_values(&a, &b, *is_descending)
-        });
-        if order.is_ne() {
-            return order;
-        }
-    }
-    let mut pairs = a.by.iter().zip(&b.by);
-    pairs
-        .find_map(|(a, b)| Some(compare_values(a, b, false)).filter(|order| order.is_ne()))
-        .unwrap_or(Ordering::Equal)
-}
-
-/// Null comes last in both directions.
-fn compare_values(a: &Value, b: &Value, is_descending: bool) -> Ordering {
-    let order = match (a, b) {
-        (Value::Null, Value::Null) => return Ordering::Equal,
-        (Value::Null, _) => return Ordering::Greater,
-        (_, Value::Null) => return Ordering::Less,
-        (Value::Str(a), Value::Str(b)) => a.cmp(b),
-        (Value::Int(a), Value::Int(b)) => a.cmp(b),
-        (a, b) => as_f64(a).total_cmp(&as_f64(b)),
-    };
-    if is_descending {
-        order.reverse()
-    } else {
-        order
-    }
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "aggregates are doubles where they are not integers"
-)]
-fn as_f64(value: &Value) -> f64 {
-    match value {
-        Value::Int(value) => *value as f64,
-        Value::Float(value) => *value,
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Str(_) | Value::Json(_) => 0.0,
-    }
 }

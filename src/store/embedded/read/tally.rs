@@ -11,6 +11,7 @@ use sketches_ddsketch::{Config, DDSketch};
 use crate::query::number::is_number;
 use crate::query::{Aggregate, AggregateKind};
 use crate::record::{Value, ValueRef};
+use crate::store::answer::order::compare_int_float;
 use crate::store::embedded::read::sketch::{self, Distinct};
 
 const EXACT_NUMBERS_MAX: usize = 4_096;
@@ -90,7 +91,9 @@ impl Number {
     fn compare(self, other: Self) -> Ordering {
         match (self, other) {
             (Self::Int(a), Self::Int(b)) => a.cmp(&b),
-            _ => self.as_f64().total_cmp(&other.as_f64()),
+            (Self::Float(a), Self::Float(b)) => a.total_cmp(&b),
+            (Self::Int(a), Self::Float(b)) => compare_int_float(a, b),
+            (Self::Float(a), Self::Int(b)) => compare_int_float(b, a).reverse(),
         }
     }
 

@@ -95,7 +95,7 @@ async fn serve(
         let answer = match what.as_str() {
             "GET /" => Some((
                 200,
-                json!({"version": {"number": "8.19.9"}, "tagline": "You Know, for Search"}),
+                json!({"version": {"number": "8.19.9"}, "cluster_uuid": "x", "tagline": "You Know, for Search"}),
             )),
             // The store's own look at its state.
             state if state.contains("/logyard-") => {
