@@ -69,6 +69,7 @@ fn measure_store(
     if !merges {
         options.merge = MergeOptions {
             segments_min: usize::MAX,
+            segments_busy_min: usize::MAX,
             ..MergeOptions::default()
         };
     }

@@ -4,6 +4,9 @@
 //! in the order of time, up to `rows_max` rows and `size_bytes_max` bytes. A full head makes segments of one tier below the limit, so at full load each row
 //! is written twice in all: once by the flush, once by a merge. Small flushes climb more tiers, at little cost.
 //!
+//! A merge costs as much as the flushes before it. So while heads are flushed one after the other, it waits for a pause, or until there are 64 segments or
+//! as many as one may hold: a burst is not slowed, questions never open many files for long, and nothing is rewritten more often than it would be.
+//!
 //! One merge at a time, on the thread `store-merge` at low priority. It stops within one column's work when the store closes or retention needs the
 //! segments; nothing has changed then. The swap is one transaction of the catalog.
 
@@ -34,6 +37,10 @@ const PAUSE: Duration = Duration::from_secs(60);
 pub struct MergeOptions {
     /// Segments of one tier that start a merge. Default: 8.
     pub segments_min: usize,
+    /// The same while heads are being flushed one after the other. Default: 64.
+    pub segments_busy_min: usize,
+    /// So long after a flush the next one is no longer expected at once. Default: 5 s.
+    pub busy_after_flush: Duration,
     /// Segments merged at a time. Default: 64.
     pub segments_max: usize,
     /// Rows of a merged segment. Default: 4 Mi.
@@ -48,6 +55,8 @@ impl Default for MergeOptions {
     fn default() -> Self {
         Self {
             segments_min: 8,
+            segments_busy_min: 64,
+            busy_after_flush: Duration::from_secs(5),
             segments_max: 64,
             rows_max: 4 << 20,
             size_bytes_max: 1 << 30,
@@ -102,17 +111,30 @@ fn stopped() -> Error {
     Error::new(ErrorKind::Cancelled, "store_closing", what)
 }
 
-/// Starts the merge thread; it looks for work whenever `wake` says so.
+/// Starts the merge thread. `wake` says that there is a new segment.
 pub fn start(disk: Arc<Disk>, wake: Receiver<()>) -> Result<JoinHandle<()>> {
     std::thread::Builder::new()
         .name("store-merge".to_owned())
         .spawn(move || {
             // Without the lower priority merges are as correct, just more noticeable.
             let _ = rustix::process::nice(10);
+            let options = disk.options.merge;
+            // What the last run left may be mergeable.
+            let mut is_pause_awaited = true;
             loop {
-                merge_all(&disk);
-                match wake.recv_timeout(PAUSE) {
-                    Ok(()) | Err(RecvTimeoutError::Timeout) => {}
+                let wait = match is_pause_awaited {
+                    true => options.busy_after_flush,
+                    false => PAUSE,
+                };
+                match wake.recv_timeout(wait) {
+                    Ok(()) => {
+                        is_pause_awaited = true;
+                        merge_tiers(&disk, options.segments_busy_min);
+                    }
+                    Err(RecvTimeoutError::Timeout) => {
+                        is_pause_awaited = false;
+                        merge_all(&disk);
+                    }
                     Err(RecvTimeoutError::Disconnected) => break,
                 }
             }
@@ -122,9 +144,17 @@ pub fn start(disk: Arc<Disk>, wake: Receiver<()>) -> Result<JoinHandle<()>> {
 
 /// Merges until no tier is full.
 pub fn merge_all(disk: &Disk) {
+    merge_tiers(disk, disk.options.merge.segments_min);
+}
+
+/// Merges until no tier has `segments_min` segments, or as many as one may hold.
+fn merge_tiers(disk: &Disk, segments_min: usize) {
     loop {
         let guard = disk.turn.lock.lock();
-        let result = disk.turn.check().and_then(|()| disk.merge_once());
+        let result = disk
+            .turn
+            .check()
+            .and_then(|()| disk.merge_once(segments_min));
         drop(guard);
         match result {
             Ok(true) => {}
@@ -140,9 +170,10 @@ pub fn merge_all(disk: &Disk) {
 
 impl Disk {
     /// Merges one group of segments, if there is one to merge. The caller holds the turn.
-    pub fn merge_once(&self) -> Result<bool> {
+    fn merge_once(&self, segments_min: usize) -> Result<bool> {
         let snapshot = self.view.snapshot();
-        let Some(group) = plan(&snapshot.segments, &self.options.merge) else {
+        let options = &self.options.merge;
+        let Some(group) = plan(&snapshot.segments, segments_min, options) else {
             return Ok(false);
         };
         drop(snapshot);
@@ -221,8 +252,13 @@ impl Disk {
     }
 }
 
-/// The segments to merge next, in order of time; `None` if no tier of any day has enough of them.
-fn plan(segments: &[Arc<Segment>], options: &MergeOptions) -> Option<Vec<Arc<Segment>>> {
+/// The segments to merge next, in order of time; `None` if no tier of any day has `segments_min` of them, or as many as one segment may hold if those are
+/// `options.segments_min`.
+fn plan(
+    segments: &[Arc<Segment>],
+    segments_min: usize,
+    options: &MergeOptions,
+) -> Option<Vec<Arc<Segment>>> {
     let mut tiers: BTreeMap<(i32, u32), Vec<&Arc<Segment>>> = BTreeMap::new();
     for segment in segments {
         let meta = &segment.meta;
@@ -239,6 +275,7 @@ fn plan(segments: &[Arc<Segment>], options: &MergeOptions) -> Option<Vec<Arc<Seg
     tiers.sort_by_key(|((_, tier), _)| *tier);
     for (_, tier) in tiers {
         let (mut n_rows, mut n_bytes) = (0, 0);
+        let n_segments = tier.len();
         let group: Vec<_> = tier
             .into_iter()
             .take(options.segments_max)
@@ -248,7 +285,8 @@ fn plan(segments: &[Arc<Segment>], options: &MergeOptions) -> Option<Vec<Arc<Seg
                 n_rows <= options.rows_max && n_bytes <= options.size_bytes_max
             })
             .collect();
-        if options.segments_min.max(2) <= group.len() {
+        let is_full = group.len() < n_segments && options.segments_min <= group.len();
+        if 2 <= group.len() && (segments_min <= group.len() || is_full) {
             return Some(group.into_iter().map(Arc::clone).collect());
         }
     }
