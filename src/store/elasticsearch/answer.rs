@@ -51,7 +51,16 @@ impl Answer {
         }
         let message = format!("Elasticsearch refused to {doing}: {}", self.reason());
         Err(match self.status {
-            401 | 403 => Error::unavailable("elasticsearch_forbidden", message),
+            401 => Error::unavailable(
+                "elasticsearch_forbidden",
+                format!(
+                    "{message}; set `store.elasticsearch_user` and `store.elasticsearch_password`, or `store.elasticsearch_api_key`"
+                ),
+            ),
+            403 => Error::unavailable(
+                "elasticsearch_forbidden",
+                format!("{message}; give the user or key of Logyard the right to do so"),
+            ),
             _ => Error::unavailable("elasticsearch_refused", message),
         })
     }
@@ -150,5 +159,22 @@ mod tests {
         );
         check(502, "<html>Bad Gateway</html>", false);
         check(503, r#"{"error":"no backend"}"#, false);
+    }
+
+    #[test]
+    fn who_is_not_let_in_is_told_what_to_set() {
+        for (status, advice) in [
+            (401, "`store.elasticsearch_api_key`"),
+            (403, "give the user or key of Logyard the right"),
+        ] {
+            let body = r#"{"error":{"type":"security_exception","reason":"no"}}"#;
+            let body = Bytes::from_static(body.as_bytes());
+            let error = Answer { status, body }.expect("say its version");
+            let error = error.unwrap_err();
+            assert_eq!(error.code, "elasticsearch_forbidden");
+            for part in ["say its version", "security_exception: no", advice] {
+                assert!(error.message.contains(part), "{error}");
+            }
+        }
     }
 }
