@@ -20,12 +20,17 @@ use logyard::record::{Batch, Checkpoint, EntryRef, SOURCE, ValueRef};
 use logyard::wire::json::RecordDefaults;
 use logyard::wire::native::decode::{Body, BodyDecoder, DecodeOptions, Hint};
 use logyard::wire::native::encode::push_queued_record;
-use rdkafka::admin::{AdminClient, AdminOptions};
-use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
+
+mod machine;
+#[path = "../tests/sandbox/stack.rs"]
+mod stack;
+
+use machine::Cpu;
+use stack::delete_topics;
 
 #[global_allocator]
 static GLOBAL: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -106,7 +111,7 @@ fn main() {
             ours.cpu_s_per_gb / figure.cpu_s_per_gb
         );
     }
-    delete_topics(&brokers, &topic);
+    delete_topics(&brokers, &topic).unwrap();
 }
 
 fn batches(n_messages: usize) -> Vec<Batch> {
@@ -244,11 +249,11 @@ async fn append_all(queue: &Arc<KafkaQueue>, batches: &[Batch]) {
 }
 
 fn measured(size_bytes: usize, work: impl FnOnce()) -> Figure {
-    let (started, cpu_before) = (Instant::now(), cpu_s());
+    let (started, cpu) = (Instant::now(), Cpu::now());
     work();
     Figure {
         bytes_per_s: size_bytes as f64 / started.elapsed().as_secs_f64(),
-        cpu_s_per_gb: (cpu_s() - cpu_before) / (size_bytes as f64 / 1e9),
+        cpu_s_per_gb: cpu.elapsed().as_secs_f64() / (size_bytes as f64 / 1e9),
     }
 }
 
@@ -258,27 +263,4 @@ fn best(figures: &[Figure]) -> Figure {
         bytes_per_s: by(|f| f.bytes_per_s).fold(0.0, f64::max),
         cpu_s_per_gb: by(|f| f.cpu_s_per_gb).fold(f64::INFINITY, f64::min),
     }
-}
-
-/// User and system time of this process; Linux counts hundredths of a second.
-fn cpu_s() -> f64 {
-    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
-    let (_, fields) = stat.rsplit_once(") ").unwrap();
-    let times: Vec<f64> = fields
-        .split(' ')
-        .skip(11)
-        .take(2)
-        .map(|text| text.parse().unwrap())
-        .collect();
-    (times[0] + times[1]) / 100.0
-}
-
-fn delete_topics(brokers: &str, topic: &str) {
-    let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
-        .set("bootstrap.servers", brokers)
-        .create()
-        .unwrap();
-    let names = ["", ".dead-letters", ".idempotency"].map(|suffix| format!("{topic}{suffix}"));
-    let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    futures::executor::block_on(admin.delete_topics(&names, &AdminOptions::new())).unwrap();
 }

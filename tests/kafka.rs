@@ -102,7 +102,7 @@ impl Topic {
 
 impl Drop for Topic {
     fn drop(&mut self) {
-        delete_topics(&self.brokers, &self.name);
+        let _ = delete_topics(&self.brokers, &self.name);
     }
 }
 
@@ -372,7 +372,7 @@ fn a_live_tail_whose_topic_is_made_anew_says_so() {
     for _ in 0..20 {
         tail.next();
     }
-    delete_topics(&topic.brokers, &topic.name);
+    let _ = delete_topics(&topic.brokers, &topic.name);
     let gone = || server.get("/readyz").status == 503;
     eventually("the topic is gone", gone);
     let other = Sandbox::new();

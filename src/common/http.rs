@@ -16,6 +16,19 @@ pub const NDJSON: &str = "application/x-ndjson";
 /// Most bytes of one parameter's value that a message repeats.
 const QUOTED_BYTES_MAX: usize = 80;
 
+/// For a part of a URL's path, or the value of a query parameter; `*` stays, which means any text in names of indices.
+pub fn percent_encoded(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~' | b'*') {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
 /// The one table: what the caller should do → HTTP status.
 pub fn status(kind: ErrorKind) -> StatusCode {
     match kind {
@@ -332,5 +345,14 @@ mod tests {
         assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert_eq!(response.headers()[RETRY_AFTER], "3");
         assert_eq!(response.headers()[CONTENT_TYPE], JSON);
+    }
+
+    #[test]
+    fn what_means_something_in_a_url_is_encoded() {
+        assert_eq!(
+            percent_encoded("level:error AND ü+"),
+            "level%3Aerror%20AND%20%C3%BC%2B"
+        );
+        assert_eq!(percent_encoded("a b,%C3~*"), "a%20b%2C%25C3~*");
     }
 }

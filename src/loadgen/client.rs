@@ -162,31 +162,9 @@ impl HttpClient {
     }
 }
 
-/// Percent-encodes a query parameter's value.
-pub fn encode(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                out.push(char::from(byte));
-            }
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn values_are_encoded_for_a_query() {
-        assert_eq!(
-            encode("level:error AND ü+"),
-            "level%3Aerror%20AND%20%C3%BC%2B"
-        );
-    }
 
     #[test]
     fn addresses_that_cannot_be_spoken_to_are_refused_with_a_way_out() {

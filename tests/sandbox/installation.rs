@@ -147,7 +147,7 @@ impl Installation {
 impl Drop for Installation {
     fn drop(&mut self) {
         let name = self.name.as_str();
-        delete_topics(&self.brokers, name);
+        let _ = delete_topics(&self.brokers, name);
         let found = self.curl(&[], &format!("/{name}-*"));
         for (index, _) in found.as_object().into_iter().flatten() {
             self.curl(&["-XDELETE"], &format!("/{index}"));

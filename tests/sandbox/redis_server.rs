@@ -282,6 +282,11 @@ impl Certificates {
         self.folder.path().join(name).display().to_string()
     }
 
+    /// Of the server's certificate, its key and the authority.
+    fn paths(&self) -> [String; 3] {
+        ["server.crt", "server.key", "ca.crt"].map(|name| self.path(name))
+    }
+
     pub fn ca_pem(&self) -> Vec<u8> {
         std::fs::read(self.folder.path().join("ca.crt")).unwrap()
     }
@@ -301,20 +306,12 @@ impl Certificates {
 
     /// A sentinel that speaks TLS alone, with whom it watches too.
     pub fn start_sentinel(&self, password: &str, configuration: &str) -> RedisServer {
-        let [certificate, key, ca] = ["server.crt", "server.key", "ca.crt"].map(|n| self.path(n));
+        let [certificate, key, ca] = self.paths();
         let configuration = format!(
             "port 0\ntls-port PORT\ntls-cert-file {certificate}\ntls-key-file {key}\ntls-ca-cert-file {ca}\n\
              tls-auth-clients no\ntls-replication yes\nrequirepass \"{password}\"\n{configuration}"
         );
-        let cli = [
-            "--tls",
-            "--cacert",
-            &ca,
-            "--no-auth-warning",
-            "-a",
-            password,
-        ];
-        RedisServer::start_sentinel(&configuration, &cli)
+        RedisServer::start_sentinel(&configuration, &tls_cli(&ca, password))
     }
 
     /// The same as a cluster of three.
@@ -325,11 +322,7 @@ impl Certificates {
     }
 
     fn with_flags<T>(&self, password: &str, start: impl FnOnce(&[&str], &[&str]) -> T) -> T {
-        let (certificate, key, ca) = (
-            self.path("server.crt"),
-            self.path("server.key"),
-            self.path("ca.crt"),
-        );
+        let [certificate, key, ca] = self.paths();
         let flags = [
             "--port",
             "0",
@@ -346,16 +339,13 @@ impl Certificates {
             "--requirepass",
             password,
         ];
-        let cli = [
-            "--tls",
-            "--cacert",
-            &ca,
-            "--no-auth-warning",
-            "-a",
-            password,
-        ];
-        start(&flags, &cli)
+        start(&flags, &tls_cli(&ca, password))
     }
+}
+
+/// What `redis-cli` needs to get into a server that speaks TLS and wants a password.
+fn tls_cli<'a>(ca: &'a str, password: &'a str) -> [&'a str; 6] {
+    ["--tls", "--cacert", ca, "--no-auth-warning", "-a", password]
 }
 
 /// Hands bytes on in both directions, each piece after a delay; or nothing at all.

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use rdkafka::admin::{AdminClient, AdminOptions};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::ClientConfig;
+use rdkafka::error::KafkaResult;
 
 /// What `scripts/dev-stack env` prints under this name.
 pub fn dev(name: &str) -> String {
@@ -111,13 +112,14 @@ pub fn free_ports() -> u16 {
         .expect("ten free ports")
 }
 
-/// Deletes a topic and those that belong to it; a test that failed early has not made them all.
-pub fn delete_topics(brokers: &str, topic: &str) {
+/// Deletes a topic and those that belong to it, as far as they are there: a test that failed early has not made them all. An error if Kafka does not answer.
+pub fn delete_topics(brokers: &str, topic: &str) -> KafkaResult<()> {
     let admin: AdminClient<DefaultClientContext> = ClientConfig::new()
         .set("bootstrap.servers", brokers)
         .create()
         .unwrap();
     let names = ["", ".dead-letters", ".idempotency"].map(|suffix| format!("{topic}{suffix}"));
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
-    let _ = futures::executor::block_on(admin.delete_topics(&names, &AdminOptions::new()));
+    let deleted = admin.delete_topics(&names, &AdminOptions::new());
+    futures::executor::block_on(deleted).map(drop)
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value as Json;
 
-use crate::loadgen::client::encode;
+use crate::common::http::percent_encoded;
 use crate::loadgen::fetch::asker::{Asker, NoAnswer};
 use crate::loadgen::fetch::check::{self, Expect};
 use crate::loadgen::rng::Rng;
@@ -162,8 +162,8 @@ fn rfc3339(ns: i64) -> String {
 fn range_parameters((start, end): (i64, i64)) -> String {
     format!(
         "start={}&end={}",
-        encode(&rfc3339(start)),
-        encode(&rfc3339(end))
+        percent_encoded(&rfc3339(start)),
+        percent_encoded(&rfc3339(end))
     )
 }
 
@@ -218,17 +218,17 @@ async fn ask_list(
     match kind {
         Kind::Filter => {
             if let Some(source) = pick(rng, &known.sources) {
-                path.push_str(&format!("&source={}", encode(source)));
+                path.push_str(&format!("&source={}", percent_encoded(source)));
                 expect.source = Some(source.clone());
             }
             if let Some(level) = pick(rng, &known.levels) {
-                path.push_str(&format!("&level={}", encode(level)));
+                path.push_str(&format!("&level={}", percent_encoded(level)));
                 expect.level = Some(level.clone());
             }
         }
         Kind::Word => {
             if let Some(word) = pick(rng, &known.words) {
-                path.push_str(&format!("&q={}", encode(word)));
+                path.push_str(&format!("&q={}", percent_encoded(word)));
                 expect.word = Some(word.clone());
             }
         }
@@ -237,7 +237,7 @@ async fn ask_list(
                 let quoted = value.replace('\\', "\\\\").replace('"', "\\\"");
                 path.push_str(&format!(
                     "&q={}",
-                    encode(&format!("{address}:=\"{quoted}\""))
+                    percent_encoded(&format!("{address}:=\"{quoted}\""))
                 ));
                 expect.field = Some((address.clone(), value.clone()));
             }
@@ -274,7 +274,7 @@ async fn ask_counts(
     if rng.chance(3_000)
         && let Some(word) = pick(rng, &known.words)
     {
-        parameters.push_str(&format!("&q={}", encode(word)));
+        parameters.push_str(&format!("&q={}", percent_encoded(word)));
     }
     let path = match kind {
         Kind::Histogram => format!("/logs/histogram?{parameters}&interval=auto&by=level"),
@@ -316,7 +316,7 @@ async fn ask_context(asker: &mut Asker, rng: &mut Rng, known: &Knowledge) -> Res
         return Ok(());
     };
     let id = check::text(record, "id").unwrap_or_default();
-    let path = format!("/logs/{}", encode(id));
+    let path = format!("/logs/{}", percent_encoded(id));
     let one = asker.get_parsed("one", &path).await?;
     let one = one.get("log").unwrap_or(&one);
     if one != record {
@@ -325,7 +325,7 @@ async fn ask_context(asker: &mut Asker, rng: &mut Rng, known: &Knowledge) -> Res
             "the record by its id differs from the one in the list",
         );
     }
-    let path = format!("/logs/{}/context?before=10&after=10", encode(id));
+    let path = format!("/logs/{}/context?before=10&after=10", percent_encoded(id));
     let answer = asker.get_parsed(Kind::Context.name(), &path).await?;
     asker.check(&path, check::context(&answer, id));
     Ok(())
@@ -352,7 +352,7 @@ async fn ask_pages(asker: &mut Asker, rng: &mut Rng, known: &Knowledge) -> Resul
         }
         all.extend_from_slice(logs);
         match check::text(&answer, "next_cursor") {
-            Some(cursor) => path = format!("{base}&cursor={}", encode(cursor)),
+            Some(cursor) => path = format!("{base}&cursor={}", percent_encoded(cursor)),
             None => {
                 is_whole = true;
                 break;

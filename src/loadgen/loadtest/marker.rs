@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use parking_lot::Mutex;
 
-use crate::loadgen::client::{HttpClient, encode};
+use crate::common::http::percent_encoded;
+use crate::loadgen::client::HttpClient;
 use crate::loadgen::fetch::check;
 use crate::loadgen::push::{Outcome, Target, push};
 use crate::loadgen::report::Latency;
@@ -66,7 +67,7 @@ async fn one(client: &HttpClient, name: &str, patience: Duration, tally: &Mutex<
         return;
     }
     let acked = Instant::now();
-    let query = encode(&format!("loadtest.marker:=\"{name}\""));
+    let query = percent_encoded(&format!("loadtest.marker:=\"{name}\""));
     let path = format!("/logs?q={query}&limit=1&total=false");
     let mut wait = LOOK_MIN;
     while acked.elapsed() < patience {

@@ -6,7 +6,8 @@ use anyhow::{Context as _, bail, ensure};
 use http_body_util::BodyExt as _;
 use serde_json::Value as Json;
 
-use crate::loadgen::client::{HttpClient, encode};
+use crate::common::http::percent_encoded;
+use crate::loadgen::client::HttpClient;
 use crate::loadgen::fetch::check;
 use crate::loadgen::loadtest::ledger::Stored;
 use crate::loadgen::loadtest::lines::Lines;
@@ -19,7 +20,7 @@ const PAGE_RECORDS: usize = 1_000;
 const COUNT_INTERVAL: Duration = Duration::from_millis(100);
 
 fn run_query(run: &str) -> String {
-    encode(&format!("loadtest.run:=\"{run}\""))
+    percent_encoded(&format!("loadtest.run:=\"{run}\""))
 }
 
 async fn ask(client: &HttpClient, path: &str) -> anyhow::Result<Json> {
@@ -191,7 +192,7 @@ pub async fn cross_check(
 
 /// All records of producer 0, page by page.
 async fn pages(client: &HttpClient, lines: &Lines) -> anyhow::Result<Stored> {
-    let query = encode(&format!(
+    let query = percent_encoded(&format!(
         "loadtest.run:=\"{}\" AND loadtest.producer:0",
         lines.run
     ));
@@ -205,7 +206,9 @@ async fn pages(client: &HttpClient, lines: &Lines) -> anyhow::Result<Stored> {
             paged.note(lines.index_of(record));
         }
         match check::text(&answer, "next_cursor") {
-            Some(cursor) if !logs.is_empty() => path = format!("{base}&cursor={}", encode(cursor)),
+            Some(cursor) if !logs.is_empty() => {
+                path = format!("{base}&cursor={}", percent_encoded(cursor));
+            }
             _ => return Ok(paged),
         }
     }

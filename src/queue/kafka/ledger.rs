@@ -301,6 +301,20 @@ mod tests {
         Event::done(name, b"answer", &appended)
     }
 
+    fn release(name: &str) -> Event {
+        Event::Release {
+            claim: name.to_owned(),
+        }
+    }
+
+    /// Where messages of those may lie whom the owner of the key took over.
+    fn taken_over<'a>(ledger: &'a Ledger, key: &[u8]) -> &'a Checkpoint {
+        match ledger.get(key) {
+            Some(Known::Claimed { taken_over, .. }) => taken_over.as_ref().unwrap(),
+            _ => panic!("nobody owns the key"),
+        }
+    }
+
     fn owner(ledger: &Ledger, key: &[u8]) -> String {
         match ledger.get(key) {
             Some(Known::Claimed { claim, .. }) => claim.clone(),
@@ -317,13 +331,7 @@ mod tests {
         assert_eq!(owner(&ledger, b"k"), "a");
         // Another's `done` or `release` means nothing.
         ledger.apply(b"k", done("b", 1), 99);
-        ledger.apply(
-            b"k",
-            Event::Release {
-                claim: "b".to_owned(),
-            },
-            99,
-        );
+        ledger.apply(b"k", release("b"), 99);
         assert_eq!(owner(&ledger, b"k"), "a");
         // Another body waits for the whole window.
         ledger.apply(b"k", claim("z", "other", 9), 100);
@@ -331,38 +339,23 @@ mod tests {
         // Taken over, with the place where the first one's messages may lie.
         ledger.apply(b"k", claim("c", "h", 9), 100);
         ledger.apply(b"k", claim("d", "h", 10), 201);
-        let Some(Known::Claimed {
-            claim, taken_over, ..
-        }) = ledger.get(b"k")
-        else {
-            panic!()
-        };
-        assert_eq!(claim, "d");
-        assert_eq!(taken_over.as_ref().unwrap().next_seq(0), 7);
+        assert_eq!(owner(&ledger, b"k"), "d");
+        assert_eq!(taken_over(&ledger, b"k").next_seq(0), 7);
         // Too late: it does not own the key any more.
         ledger.apply(b"k", done("c", 5), 202);
         assert_eq!(owner(&ledger, b"k"), "d");
         ledger.apply(b"k", done("d", 6), 203);
         assert_eq!(owner(&ledger, b"k"), "done 6");
-        ledger.apply(b"k", self::claim("e", "h", 11), 1202);
+        ledger.apply(b"k", claim("e", "h", 11), 1202);
         assert_eq!(owner(&ledger, b"k"), "done 6");
-        ledger.apply(b"k", self::claim("e", "h", 11), 1203);
+        ledger.apply(b"k", claim("e", "h", 11), 1203);
         assert_eq!(owner(&ledger, b"k"), "e");
-        ledger.apply(
-            b"k",
-            Event::Release {
-                claim: "e".to_owned(),
-            },
-            1204,
-        );
+        ledger.apply(b"k", release("e"), 1204);
         assert_eq!(owner(&ledger, b"k"), "free");
     }
 
     #[test]
     fn a_released_claim_that_had_taken_another_over_does_not_hide_what_that_one_stored() {
-        let release = |name: &str| Event::Release {
-            claim: name.to_owned(),
-        };
         let mut ledger = Ledger::new(RULES);
         ledger.apply(b"k", claim("a", "h", 7), 0);
         ledger.apply(b"k", claim("b", "h", 9), 100);
@@ -370,14 +363,8 @@ mod tests {
         // At once, but for the same body alone.
         ledger.apply(b"k", claim("other", "other", 9), 111);
         ledger.apply(b"k", claim("c", "h", 9), 112);
-        let Some(Known::Claimed {
-            claim, taken_over, ..
-        }) = ledger.get(b"k")
-        else {
-            panic!()
-        };
-        assert_eq!(claim, "c");
-        assert_eq!(taken_over.as_ref().unwrap().next_seq(0), 7);
+        assert_eq!(owner(&ledger, b"k"), "c");
+        assert_eq!(taken_over(&ledger, b"k").next_seq(0), 7);
     }
 
     #[test]

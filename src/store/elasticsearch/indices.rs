@@ -4,9 +4,9 @@ use jiff::civil::Date;
 use serde_json::Value as Json;
 
 use crate::common::error::{Error, Result};
+use crate::common::http::percent_encoded;
 use crate::store::elasticsearch::Inner;
 use crate::store::elasticsearch::client::Method;
-use crate::store::elasticsearch::put::encoded;
 use crate::store::elasticsearch::state::Day;
 
 /// An index of one day.
@@ -40,7 +40,10 @@ fn day_of_name(name: &str) -> Option<Day> {
 pub async fn list(inner: &Inner) -> Result<Vec<DayIndex>> {
     let prefix = &inner.options.index_prefix;
     let alias = format!("{}write-", inner.options.state_prefix);
-    let path = format!("/_alias/{}", encoded(&format!("{alias}{prefix}")) + "*");
+    let path = format!(
+        "/_alias/{}",
+        percent_encoded(&format!("{alias}{prefix}")) + "*"
+    );
     let answer = inner.client.admin(Method::GET, &path, None).await?;
     if answer.status == 404 {
         return Ok(Vec::new());
@@ -73,7 +76,7 @@ pub async fn list(inner: &Inner) -> Result<Vec<DayIndex>> {
 async fn measure(inner: &Inner, indices: &mut [DayIndex]) -> Result<()> {
     let path = format!(
         "/_cat/indices/{}*?format=json&bytes=b&h=index,docs.count,store.size,pri.store.size",
-        encoded(&inner.options.index_prefix)
+        percent_encoded(&inner.options.index_prefix)
     );
     let answer = inner
         .client

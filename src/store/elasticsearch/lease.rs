@@ -4,9 +4,9 @@
 use serde_json::{Value as Json, json};
 
 use crate::common::error::{Error, Result};
+use crate::common::http::percent_encoded;
 use crate::store::elasticsearch::Inner;
 use crate::store::elasticsearch::client::{Answer, Method};
-use crate::store::elasticsearch::put::encoded;
 
 pub struct Lease<'a> {
     inner: &'a Inner,
@@ -18,7 +18,7 @@ pub struct Lease<'a> {
 }
 
 fn path(inner: &Inner, verb: &str) -> String {
-    let id = encoded(&format!("lock/{}", inner.options.index_prefix));
+    let id = percent_encoded(&format!("lock/{}", inner.options.index_prefix));
     format!("/{}/{verb}/{id}", inner.options.state_index())
 }
 

@@ -69,17 +69,3 @@ pub async fn put_all(inner: &Inner, puts: &[Put]) -> Result<()> {
     }
     Ok(())
 }
-
-/// `document/with/slashes` as one part of a path.
-pub fn encoded(id: &str) -> String {
-    let mut out = String::with_capacity(id.len());
-    for byte in id.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' => {
-                out.push(char::from(byte));
-            }
-            _ => out.push_str(&format!("%{byte:02X}")),
-        }
-    }
-    out
-}

@@ -13,6 +13,7 @@ use tokio::sync::{OnceCell, watch};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::common::error::{Error, Result};
+use crate::common::http::percent_encoded;
 use crate::query::TimeRange;
 use crate::record::Checkpoint;
 use crate::store::elasticsearch::Inner;
@@ -20,7 +21,7 @@ use crate::store::elasticsearch::claim::{PARTITION, Place};
 use crate::store::elasticsearch::client::Method;
 use crate::store::elasticsearch::names::NS_PER_DAY;
 use crate::store::elasticsearch::put::{
-    CHECKPOINT_MOVED, Condition, Put, checkpoint_moved, encoded, put_all,
+    CHECKPOINT_MOVED, Condition, Put, checkpoint_moved, put_all,
 };
 
 /// Days kept for each partition; older ones share a mark.
@@ -375,7 +376,7 @@ impl State {
         let path = format!(
             "/{}/_doc/{}",
             inner.options.state_index(),
-            encoded(&partition_id(inner, PARTITION))
+            percent_encoded(&partition_id(inner, PARTITION))
         );
         for _ in 0..CLAIM_TRIES_MAX {
             let answer = inner.client.admin(Method::GET, &path, None).await?;
@@ -476,7 +477,7 @@ async fn owner(inner: &Inner) -> Result<Option<String>> {
     let path = format!(
         "/{}/_doc/{}",
         inner.options.state_index(),
-        encoded(&queue_id(inner))
+        percent_encoded(&queue_id(inner))
     );
     let answer = inner.client.admin(Method::GET, &path, None).await?;
     if answer.status == 404 {
@@ -494,7 +495,7 @@ async fn claim_queue(inner: &Inner) -> Result<()> {
     let path = format!(
         "/{}/_create/{}",
         inner.options.state_index(),
-        encoded(&queue_id(inner))
+        percent_encoded(&queue_id(inner))
     );
     let body = json!({
         "kind": "queue",

@@ -6,6 +6,7 @@ use serde_json::{Value as Json, json};
 
 use crate::common::cancel::Cancel;
 use crate::common::error::{Error, ErrorKind, Result};
+use crate::common::http::percent_encoded;
 use crate::query::TimeRange;
 use crate::store::elasticsearch::Inner;
 use crate::store::elasticsearch::client::{Answer, Method};
@@ -92,7 +93,7 @@ impl<'a> Asker<'a> {
                     .iter()
                     .flat_map(|address| names_to_look_up(address))
                 {
-                    let name = encoded(&name);
+                    let name = percent_encoded(&name);
                     match lists.last_mut() {
                         Some(list) if list.len() + name.len() < URL_BYTES_MAX => {
                             if !list.is_empty() {
@@ -294,7 +295,7 @@ impl PointInTime<'_> {
 
 /// The indices of a time range: by name where they are few, which spares the server a look at all others.
 fn indices_of(prefix: &str, range: &TimeRange) -> String {
-    let pattern = || encoded(&pattern_of(prefix));
+    let pattern = || percent_encoded(&pattern_of(prefix));
     let (Some(start_ns), Some(end_ns)) = (range.start_ns, range.end_ns) else {
         return pattern();
     };
@@ -306,7 +307,7 @@ fn indices_of(prefix: &str, range: &TimeRange) -> String {
         return pattern();
     }
     let names: Vec<String> = (first..=last)
-        .map(|day| encoded(&index_of_day(prefix, Some(day))))
+        .map(|day| percent_encoded(&index_of_day(prefix, Some(day))))
         .collect();
     let list = names.join(",");
     if list.len() < URL_BYTES_MAX {
@@ -321,19 +322,6 @@ fn is_starting(failures: &[Json]) -> bool {
     let kind =
         |failure: &Json| failure.pointer("/reason/type").and_then(Json::as_str) == Some(STARTING);
     !failures.is_empty() && failures.iter().all(kind)
-}
-
-/// For a URL.
-pub fn encoded(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~' | b'*') {
-            out.push(char::from(byte));
-        } else {
-            out.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    out
 }
 
 #[cfg(test)]
@@ -356,6 +344,5 @@ mod tests {
         assert_eq!(of(Some(noon), None), all);
         assert_eq!(of(Some(-5), Some(noon)), all);
         assert_eq!(of(Some(noon), Some(noon + 100 * day)), all);
-        assert_eq!(encoded("a b,%C3~*"), "a%20b%2C%25C3~*");
     }
 }

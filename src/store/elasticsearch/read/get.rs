@@ -4,17 +4,17 @@ use serde_json::json;
 
 use crate::common::cancel::Cancel;
 use crate::common::error::Result;
+use crate::common::http::percent_encoded;
 use crate::record::{Record, RecordKey};
 use crate::store::elasticsearch::Inner;
 use crate::store::elasticsearch::client::Method;
 use crate::store::elasticsearch::hit::record_from_hit;
 use crate::store::elasticsearch::names::index_of;
-use crate::store::elasticsearch::read::asker::encoded;
 
 pub async fn get(inner: &Inner, key: RecordKey, cancel: Cancel) -> Result<Option<Record>> {
     let id = key.to_id();
     let index = index_of(&inner.options.index_prefix, key.timestamp_ns);
-    let path = format!("/{}/_doc/{}", encoded(&index), encoded(&id));
+    let path = format!("/{}/_doc/{}", percent_encoded(&index), percent_encoded(&id));
     let answer = inner.client.ask(Method::GET, &path, None, &cancel).await?;
     if answer.status != 404 {
         let hit = answer.expect("give a record")?;
@@ -23,7 +23,7 @@ pub async fn get(inner: &Inner, key: RecordKey, cancel: Cancel) -> Result<Option
         }
     }
     // An index restored or copied under another name still holds it.
-    let pattern = encoded(&inner.options.pattern());
+    let pattern = percent_encoded(&inner.options.pattern());
     let path = format!("/{pattern}/_search?ignore_unavailable=true&allow_no_indices=true");
     let body = json!({"size": 1, "query": {"ids": {"values": [id]}}});
     let answer = inner

@@ -34,6 +34,8 @@ pub struct MergedRows {
     schema: SchemaRef,
     /// For each column of `schema`: its index in each input.
     columns: Vec<Vec<Option<usize>>>,
+    /// For each column of `schema`, over all rows.
+    outlines: Vec<Outline>,
     /// The next key of each input, smallest first.
     next: BinaryHeap<Reverse<(RecordKey, usize)>>,
     window: Window,
@@ -114,8 +116,10 @@ impl MergedRows {
             });
         }
         let (schema, columns) = union(&mut inputs, columns_max);
+        let outlines = columns.iter().map(|places| outline_of(&inputs, places));
         let mut merged = Self {
             schema,
+            outlines: outlines.collect(),
             columns,
             next: BinaryHeap::with_capacity(inputs.len()),
             window: Window::default(),
@@ -285,31 +289,35 @@ impl RowSource for MergedRows {
         Ok(values)
     }
 
-    /// From what the inputs' footers say; a dictionary as most of their rows have it.
     fn outline(&self, column: usize, rows: &Range<usize>) -> Outline {
-        let mut outline = Outline::default();
-        let (mut n_with, mut n_without) = (0, 0);
-        let places = self.columns.get(column);
-        for (input, place) in self.inputs.iter().zip(places.into_iter().flatten()) {
-            let Some(place) = place else { continue };
-            let n_values = n_values(&input.reader, *place);
-            outline.n_values += usize::try_from(n_values).unwrap_or(usize::MAX);
-            for row_group in input.reader.metadata().row_groups() {
-                let Some(chunk) = row_group.columns().get(*place) else {
-                    continue;
-                };
-                let text_bytes = chunk.unencoded_byte_array_data_bytes();
-                let size_bytes = text_bytes.unwrap_or(chunk.uncompressed_size());
-                outline.size_bytes += usize::try_from(size_bytes).unwrap_or(0);
-                match chunk.dictionary_page_offset() {
-                    Some(_) => n_with += row_group.num_rows(),
-                    None => n_without += row_group.num_rows(),
-                }
+        let all = self.outlines.get(column).copied().unwrap_or_default();
+        all.of_part(rows.len(), self.n_rows)
+    }
+}
+
+/// From what the inputs' footers say of a column; a dictionary as most of their rows have it.
+fn outline_of(inputs: &[Input], places: &[Option<usize>]) -> Outline {
+    let mut outline = Outline::default();
+    let (mut n_with, mut n_without) = (0, 0);
+    for (input, place) in inputs.iter().zip(places) {
+        let Some(place) = place else { continue };
+        let n_values = n_values(&input.reader, *place);
+        outline.n_values += usize::try_from(n_values).unwrap_or(usize::MAX);
+        for row_group in input.reader.metadata().row_groups() {
+            let Some(chunk) = row_group.columns().get(*place) else {
+                continue;
+            };
+            let text_bytes = chunk.unencoded_byte_array_data_bytes();
+            let size_bytes = text_bytes.unwrap_or(chunk.uncompressed_size());
+            outline.size_bytes += usize::try_from(size_bytes).unwrap_or(0);
+            match chunk.dictionary_page_offset() {
+                Some(_) => n_with += row_group.num_rows(),
+                None => n_without += row_group.num_rows(),
             }
         }
-        outline.has_repeats = n_without < n_with;
-        outline.of_part(rows.len(), self.n_rows)
     }
+    outline.has_repeats = n_without < n_with;
+    outline
 }
 
 impl Input {

@@ -100,26 +100,26 @@ pub fn add_column(
 /// The value under which a number is indexed: that of its nearest double.
 pub fn number_value(text: &str) -> String {
     match text.parse::<f64>() {
-        Ok(value) => float_value(value).into_owned(),
+        Ok(value) => float_value(value),
         Err(_) => text.to_owned(),
     }
 }
 
 /// As `f64::to_string` has it, which is four times slower: the shortest digits that name the double, and never an exponent.
-fn float_value(value: f64) -> Cow<'static, str> {
+fn float_value(value: f64) -> String {
     // Two spellings of up to so many digits never name the same double, so that there is just one shortest.
     const DIGITS_UNIQUE_MAX: usize = 15;
     // Both zeros are equal.
     if value == 0.0 {
-        return "0".into();
+        return "0".to_owned();
     }
     let mut buffer = zmij::Buffer::new();
     let text = buffer.format(value);
     let is_plain = text.len() <= DIGITS_UNIQUE_MAX && value.is_finite() && !text.contains('e');
     if is_plain {
-        text.strip_suffix(".0").unwrap_or(text).to_owned().into()
+        text.strip_suffix(".0").unwrap_or(text).to_owned()
     } else {
-        value.to_string().into()
+        value.to_string()
     }
 }
 
@@ -133,7 +133,7 @@ fn int_value(value: i64, buffer: &mut itoa::Buffer) -> Cow<'_, str> {
     if value.unsigned_abs() <= EXACT {
         buffer.format(value).into()
     } else {
-        float_value(value as f64)
+        float_value(value as f64).into()
     }
 }
 

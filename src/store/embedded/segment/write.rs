@@ -14,10 +14,8 @@ use arrow::datatypes::{
     DataType, Schema, SchemaRef, TimestampNanosecondType, UInt32Type, UInt64Type,
 };
 use logyard_tokens::{IndexBuilder, IndexOptions};
-use parquet::arrow::ArrowWriter;
-use parquet::arrow::arrow_writer::{
-    ArrowColumnWriter, ArrowRowGroupWriterFactory, ArrowWriterOptions, compute_leaves,
-};
+use parquet::arrow::ArrowSchemaConverter;
+use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
 use parquet::file::metadata::{KeyValue, SortingColumn};
@@ -162,18 +160,16 @@ fn write_file(
     let synced = file.try_clone().map_err(failed)?;
     let pages = PageLog::default();
     let properties = properties(source, &new.rows, options)?;
-    let writer_options = ArrowWriterOptions::new()
-        .with_properties(properties)
-        .with_skip_arrow_metadata(true);
     let schema = Arc::clone(source.schema());
-    let writer = ArrowWriter::try_new_with_options(file, Arc::clone(&schema), writer_options);
-    let (mut writer, _) = writer
-        .and_then(ArrowWriter::into_serialized_writer)
-        .map_err(parquet_failed)?;
+    let converter = ArrowSchemaConverter::new();
+    let parquet_schema = converter.convert(&schema).map_err(parquet_failed)?;
+    let root = parquet_schema.root_schema_ptr();
+    let writer = SerializedFileWriter::new(file, root, Arc::new(properties));
+    let mut writer = writer.map_err(parquet_failed)?;
     let mut work = Work {
         column_writers: ColumnWriters {
             schema: Arc::clone(&schema),
-            parquet_schema: writer.schema_descr().clone(),
+            parquet_schema,
             properties: Arc::clone(writer.properties()),
             pages: pages.clone(),
         },
