@@ -132,9 +132,12 @@ impl EmbeddedQueue {
                 kept.drain(..keys_max);
             }
         };
+        let next_seq_min = options.log.next_seq_min;
         let (log, report) =
             Log::open(Arc::clone(&disk), dir, options.log, Some(&mut visit)).map_err(open_error)?;
         tell(dir, &report);
+        // Before anything is appended, which the other version could not read in its turn.
+        read_blocking(&log.reader(), next_seq_min, 1)?;
         let ledger = Ledger::open(disk, &dir.join("ledger"), &window)?;
         for (first_seq, count, meta) in kept {
             window.restore(&meta, position(first_seq), count, false);
@@ -353,6 +356,12 @@ fn read_blocking(
     let mut batches = Vec::with_capacity(outcome.blocks.len());
     for block in outcome.blocks {
         let (first_seq, count) = (block.first_seq, block.n_entries);
+        if Batch::is_of_another_version(&block.payload) {
+            if batches.is_empty() {
+                return Err(other_version(first_seq));
+            }
+            return Ok((batches, first_seq));
+        }
         match Batch::from_bytes(Bytes::from(block.payload)) {
             Ok(batch) if batch.len() == count => batches.push(QueuedBatch {
                 first: position(first_seq),
@@ -395,6 +404,16 @@ fn position(seq: u64) -> Position {
 
 fn open_error(error: logyard_wal::OpenError) -> Error {
     Error::internal(format!("cannot open the queue: {error}")).with_source(error)
+}
+
+/// Whole, and readable for the version that wrote it: never to be passed over.
+fn other_version(first_seq: u64) -> Error {
+    Error::unavailable(
+        "queue_of_another_version",
+        format!(
+            "what the queue holds from position 0-{first_seq} on was written by another version of Logyard and is not in the store yet: start that version once more and stop it with SIGTERM, which stores it; nothing is lost"
+        ),
+    )
 }
 
 fn read_error(error: ReadError) -> Error {

@@ -18,6 +18,9 @@ use crate::tokenize::{Scratch, each_token};
 use gathered::Gathered;
 use page::{PageBuilder, TextTokens};
 
+/// In place of a value's number: the row has none.
+pub const NO_KEY: u32 = u32::MAX;
+
 #[derive(Clone, Debug)]
 pub struct IndexOptions {
     /// Rows of a page: the unit in which rare tokens are found; as many as the file must decompress together anyway. 1 to 65,536,
@@ -107,13 +110,13 @@ impl IndexBuilder {
         self.page.add_hash(&mut self.gathered, hash, row);
     }
 
-    /// A stretch of a column with few distinct values: row `first_row + i` holds the value `keys[i]`, if any. `tokens` is called once for each of
-    /// the `n_values` values, to say what is to be found in it. Rows at or past `n_rows` panic.
+    /// A stretch of a column with few distinct values: row `first_row + i` holds the value `keys[i]`, or none if that is [`NO_KEY`]. `tokens` is called
+    /// once for each of the `n_values` values, to say what is to be found in it. Rows at or past `n_rows` panic.
     pub fn add_dictionary(
         &mut self,
         column: u32,
         first_row: u32,
-        keys: &[Option<u32>],
+        keys: &[u32],
         n_values: usize,
         mut tokens: impl FnMut(usize, &mut ValueTokens),
     ) {
@@ -188,13 +191,7 @@ impl IndexBuilder {
         self.gathered.enter(column, page);
     }
 
-    fn add_values(
-        &mut self,
-        column: u32,
-        first_row: u32,
-        keys: &[Option<u32>],
-        values: &ValueTokens,
-    ) {
+    fn add_values(&mut self, column: u32, first_row: u32, keys: &[u32], values: &ValueTokens) {
         let end = first_row as usize + keys.len();
         assert!(
             end <= self.n_rows as usize,
@@ -221,9 +218,8 @@ impl IndexBuilder {
             for (row, key) in (row_in_page..).zip(of_page) {
                 // A page has at most 65,536 rows.
                 let row = row as u16;
-                let Some((value, (seen_in, id))) =
-                    key.and_then(|key| Some((key, seen.get_mut(key as usize)?)))
-                else {
+                // `NO_KEY` is past the last.
+                let Some((seen_in, id)) = seen.get_mut(*key as usize) else {
                     continue;
                 };
                 if *seen_in == part {
@@ -235,7 +231,7 @@ impl IndexBuilder {
                     part += 1;
                 }
                 *seen_in = part;
-                *id = postings.start(value.into(), row);
+                *id = postings.start((*key).into(), row);
             }
             drain_values(&mut postings, values, &mut tokens, &mut self.gathered);
             row += n_here as u32;

@@ -21,7 +21,7 @@ mod reader;
 mod subset;
 mod tokenize;
 
-pub use builder::{IndexBuilder, IndexOptions, ValueTokens};
+pub use builder::{IndexBuilder, IndexOptions, NO_KEY, ValueTokens};
 pub use error::IndexError;
 pub use read_at::ReadAt;
 pub use reader::{Candidates, IndexReader, IndexSizes};

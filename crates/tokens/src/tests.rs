@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use roaring::RoaringBitmap;
 
-use crate::{Candidates, IndexBuilder, IndexError, IndexOptions, IndexReader, tokens};
+use crate::{Candidates, IndexBuilder, IndexError, IndexOptions, IndexReader, NO_KEY, tokens};
 
 fn options(page_rows: u32) -> IndexOptions {
     IndexOptions {
@@ -130,7 +130,9 @@ fn build(n_rows: u32, options: IndexOptions, columns: &[Column]) -> (Vec<u8>, Mo
                 let (first, rest) = keys.split_at(keys.len() / 3);
                 for (first_row, keys) in [(0, first), (first.len() as u32, rest)] {
                     let n_values = values.len();
-                    builder.add_dictionary(column, first_row, keys, n_values, |value, tokens| {
+                    let keys = keys.iter().map(|key| key.unwrap_or(NO_KEY));
+                    let keys: Vec<u32> = keys.collect();
+                    builder.add_dictionary(column, first_row, &keys, n_values, |value, tokens| {
                         tokens.text(&values[value]);
                     });
                 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use logyard_wal::sim::SimDisk;
-use logyard_wal::{Durability, LogOptions, RealDisk};
+use logyard_wal::{BlockRef, Disk, Durability, Log, LogOptions, RealDisk};
 
 use crate::common::error::ErrorKind;
 use crate::common::metrics::Metrics;
@@ -194,6 +194,35 @@ async fn damage_in_the_middle_costs_its_batch_alone() {
     );
     assert_eq!(read_all(&queue, 2).await, [before[2].clone()]);
     assert_eq!(queue.backlog().end, from(6));
+}
+
+#[tokio::test]
+async fn what_another_version_left_is_refused_before_anything_is_added() {
+    let disk = SimDisk::new();
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let (mut log, _) = Log::open(shared, Path::new(DIR), options().log, None).unwrap();
+    log.append_group(&[BlockRef {
+        payload: b"LYB1 and what that version has after it",
+        meta: b"",
+        n_entries: 3,
+    }])
+    .unwrap();
+    drop(log);
+    let open = |next_seq_min| {
+        let mut options = options();
+        options.log.next_seq_min = next_seq_min;
+        let metrics = Arc::new(Metrics::new());
+        EmbeddedQueue::open_blocking(Arc::new(disk.clone()), Path::new(DIR), options, metrics)
+    };
+    let refused = open(0).err().unwrap();
+    assert_eq!(refused.code, "queue_of_another_version");
+    // What the store has already is not needed again.
+    let queue = open(3).unwrap();
+    queue.append(batch("b", 1, 1), None).await.unwrap();
+    let found = read_all(&queue, 3).await;
+    assert_eq!(found.iter().map(|(seq, _)| *seq).collect::<Vec<_>>(), [3]);
+    let read = queue.read(&from(0), 100, Duration::ZERO).await;
+    assert_eq!(read.unwrap_err().code, "queue_of_another_version");
 }
 
 #[tokio::test]

@@ -1,17 +1,17 @@
-//! Batches into Arrow: one builder for each (key, type), found without hashing once a batch has shown the pair.
+//! Batches into columns: one for each (key, type), found without hashing once a batch has shown the pair.
 //!
-//! The hottest loop of the write side. A batch's `key_index` is stable, so each batch gets a small table (key index, type) → column; only its first
-//! use of a pair looks into the hash map. A column that appears late, or pauses, is padded with nulls when it next gets a value. The caller says how many
-//! rows are to come, and columns remember how long their texts were, so buffers hardly grow by doubling.
+//! The hottest loop of the write side. A batch numbers its values, so each batch gets a table: number → column and place of the value there. Only the
+//! first row with a value reads it; of all others two numbers are kept. A second table (key index, type) → column spares most look-ups of keys.
 //!
 //! Limits: `columns_max` columns and keys of `key_bytes_max` bytes; what is beyond goes to the overflow column. This module must not know time or files.
 
 use std::sync::Arc;
 
 use arrow::array::{
-    ArrayRef, BooleanBuilder, Float64Builder, Int64Builder, RecordBatch, StringBuilder,
-    TimestampNanosecondArray, UInt8Array, UInt32Array, UInt64Array,
+    Array as _, ArrayBuilder as _, ArrayRef, BooleanArray, Float64Array, Int64Array, RecordBatch,
+    StringBuilder, TimestampNanosecondArray, UInt8Array, UInt32Array, UInt64Array,
 };
+use arrow::datatypes::SchemaRef;
 use hashbrown::HashMap;
 
 use crate::common::error::{Error, Result};
@@ -19,13 +19,15 @@ use crate::record::value::{ValueRef, ValueType};
 use crate::record::{Batch, DeadLetter, EntryRef, Position, QueuedBatch, RecordRef};
 use crate::store::embedded::overflow;
 use crate::store::embedded::schema::{self, Columns};
-use crate::store::embedded::snapshot::HeadChunk;
+use crate::store::embedded::snapshot::{HeadChunk, HeadColumn};
 
 const N_TYPES: usize = ValueType::ALL.len();
 const NO_COLUMN: u32 = u32::MAX;
 const IN_OVERFLOW: u32 = u32::MAX - 1;
-/// Room for texts beyond what the last chunk had.
-const NEW_COLUMN_BYTES: usize = 256;
+/// Memory of a row's system columns, about.
+const ROW_BYTES: usize = 32;
+/// Memory of a value beside its text.
+const VALUE_BYTES: usize = 8;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ColumnLimits {
@@ -35,7 +37,7 @@ pub struct ColumnLimits {
     pub key_bytes_max: usize,
     /// Rows of a chunk in memory.
     pub chunk_rows_max: usize,
-    /// Text bytes of a chunk in memory: far below the 2 GiB that a column of text can hold.
+    /// Bytes of a chunk in memory.
     pub chunk_bytes_max: usize,
 }
 
@@ -50,6 +52,9 @@ impl Default for ColumnLimits {
     }
 }
 
+/// Text of a chunk's rows, had each row its own: that much a question about them may have to spell out.
+pub const CHUNK_TEXT_BYTES_MAX: usize = 64 << 20;
+
 /// Builds chunks. Reused for the life of the store.
 pub struct ChunkBuilder {
     limits: ColumnLimits,
@@ -61,37 +66,40 @@ pub struct ChunkBuilder {
     partitions: Vec<u32>,
     digits: Vec<u8>,
     flags: Vec<u32>,
-    overflow: Overflow,
+    overflow: Column,
+    overflow_row: String,
+    /// Memory of the rows so far.
     size_bytes: usize,
+    /// Of the rows so far, were no value shared.
+    text_bytes: usize,
     max_arrival_ns: i64,
-    /// Rows that the caller is about to add.
-    rows_expected: usize,
+    last_shape: Option<Shape>,
 }
 
+/// A column being built.
 struct Column {
     key: Arc<str>,
     value_type: ValueType,
-    n_values: usize,
-    /// Rows covered by values and nulls.
-    len: usize,
-    /// Rows and bytes of text of the last chunk that had the column.
-    last: (usize, usize),
+    rows: Vec<u32>,
+    numbers: Vec<u32>,
     values: Values,
+    /// Values of the last chunk that had some, and the bytes of their texts: the next one is mostly like it.
+    last_size: (usize, usize),
 }
 
 enum Values {
     Text(StringBuilder),
-    Int(Int64Builder),
-    Float(Float64Builder),
-    Bool(BooleanBuilder),
+    Int(Vec<i64>),
+    Float(Vec<f64>),
+    Bool(Vec<bool>),
 }
 
-#[derive(Default)]
-struct Overflow {
-    values: StringBuilder,
-    row: String,
-    n_values: usize,
-    len: usize,
+/// The columns of a chunk: the next one mostly has the same.
+struct Shape {
+    columns: Vec<usize>,
+    has_overflow: bool,
+    schema: SchemaRef,
+    described: Arc<Columns>,
 }
 
 /// What a batch gave besides rows.
@@ -112,24 +120,23 @@ impl ChunkBuilder {
             partitions: Vec::new(),
             digits: Vec::new(),
             flags: Vec::new(),
-            overflow: Overflow::default(),
+            overflow: Column::new(schema::OVERFLOW, ValueType::Json),
+            overflow_row: String::new(),
             size_bytes: 0,
+            text_bytes: 0,
             max_arrival_ns: i64::MIN,
-            rows_expected: 0,
+            last_shape: None,
         }
-    }
-
-    /// What is added next has about so many rows, up to [`Self::finish`]: columns are made that long at once instead of growing step by step.
-    pub fn expect(&mut self, n_rows: usize) {
-        self.rows_expected = n_rows.clamp(1, self.limits.chunk_rows_max);
     }
 
     /// Adds the entries of `queued` from `first_seq` on. Full chunks go to `built`.
     pub fn add(&mut self, queued: &QueuedBatch, first_seq: u64, built: &mut Built) -> Result<()> {
-        let mut slots = Slots::new(&queued.batch);
+        let batch = &queued.batch;
+        let mut slots = Slots::new(batch);
+        let mut places = vec![Place::UNKNOWN; batch.n_values() as usize];
         let n_skipped = first_seq.saturating_sub(queued.first.seq);
-        let arrival_ns = queued.batch.arrival_ns();
-        for (index, entry) in queued.batch.entries().enumerate() {
+        let arrival_ns = batch.arrival_ns();
+        for (index, entry) in batch.entries().enumerate() {
             let position = Position {
                 partition: queued.first.partition,
                 seq: queued.first.seq + index as u64,
@@ -140,10 +147,11 @@ impl ChunkBuilder {
             match entry {
                 EntryRef::Record(record) => {
                     self.max_arrival_ns = self.max_arrival_ns.max(arrival_ns);
-                    self.add_record(&record, position, &mut slots);
+                    self.add_record(batch, &record, position, &mut slots, &mut places)?;
                     if self.is_full() {
                         built.chunks.extend(self.finish()?);
                         slots.clear();
+                        places.fill(Place::UNKNOWN);
                     }
                 }
                 EntryRef::DeadLetter(letter) => built.letters.push(DeadLetter {
@@ -162,38 +170,80 @@ impl ChunkBuilder {
     fn is_full(&self) -> bool {
         self.limits.chunk_rows_max <= self.timestamps.len()
             || self.limits.chunk_bytes_max <= self.size_bytes
+            || CHUNK_TEXT_BYTES_MAX <= self.text_bytes
     }
 
-    fn add_record(&mut self, record: &RecordRef<'_>, position: Position, slots: &mut Slots) {
-        let row = self.timestamps.len();
+    fn add_record(
+        &mut self,
+        batch: &Batch,
+        record: &RecordRef<'_>,
+        position: Position,
+        slots: &mut Slots,
+        places: &mut [Place],
+    ) -> Result<()> {
+        let row = u32::try_from(self.timestamps.len())
+            .map_err(|_| Error::internal("a chunk of 4 billion rows"))?;
         self.timestamps.push(record.timestamp_ns);
         self.seqs.push(position.seq);
         self.partitions.push(position.partition);
         self.digits.push(record.timestamp_digits);
         self.flags.push(record.flags.0);
-        for field in record.fields() {
-            let value_type = field.value.value_type();
-            let slot = slots.get(field.key_index, value_type);
-            let index = if slot == NO_COLUMN {
-                let index = self.column_of(field.key, value_type);
-                slots.set(field.key_index, value_type, index);
-                index
-            } else {
-                slot
+        for number in record.numbers() {
+            let Some(place) = places.get_mut(number as usize) else {
+                continue;
             };
-            match self.columns.get_mut(index as usize) {
+            if place.column == NO_COLUMN {
+                *place = self.place_of(batch, number, slots);
+            }
+            let place = *place;
+            match self.columns.get_mut(place.column as usize) {
                 Some(column) => {
-                    if column.len == 0 {
-                        column.make_room(self.rows_expected);
-                    }
-                    self.size_bytes += column.push(row, field.value);
+                    column.push(row, place.number);
+                    self.text_bytes += place.text_bytes as usize;
                 }
-                None => overflow::push(&mut self.overflow.row, field.key, field.value),
+                None => {
+                    if let Some(field) = batch.value(number) {
+                        overflow::push(&mut self.overflow_row, field.key, field.value);
+                    }
+                }
             }
         }
-        if !self.overflow.row.is_empty() {
-            self.size_bytes += self.overflow.row.len();
-            self.overflow.end_row(row);
+        self.size_bytes += ROW_BYTES + record.n_fields() as usize * 2 * size_of::<u32>();
+        if !self.overflow_row.is_empty() {
+            overflow::finish(&mut self.overflow_row);
+            self.size_bytes += self.overflow_row.len();
+            self.text_bytes += self.overflow_row.len();
+            let number = self.overflow.add(ValueRef::Json(&self.overflow_row));
+            self.overflow.push(row, number);
+            self.overflow_row.clear();
+        }
+        Ok(())
+    }
+
+    /// Puts a value of the batch into its column.
+    fn place_of(&mut self, batch: &Batch, number: u32, slots: &mut Slots) -> Place {
+        let Some(field) = batch.value(number) else {
+            // Batches are checked: there is no such number.
+            return Place::OVERFLOW;
+        };
+        let value_type = field.value.value_type();
+        let mut index = slots.get(field.key_index, value_type);
+        if index == NO_COLUMN {
+            index = self.column_of(field.key, value_type);
+            slots.set(field.key_index, value_type, index);
+        }
+        let Some(column) = self.columns.get_mut(index as usize) else {
+            return Place::OVERFLOW;
+        };
+        let text_bytes = match field.value {
+            ValueRef::Str(text) | ValueRef::Number(text) | ValueRef::Json(text) => text.len(),
+            ValueRef::Null | ValueRef::Bool(_) | ValueRef::Int(_) | ValueRef::Float(_) => 0,
+        };
+        self.size_bytes += VALUE_BYTES + text_bytes;
+        Place {
+            column: index,
+            number: column.add(field.value),
+            text_bytes: u32::try_from(text_bytes).unwrap_or(u32::MAX),
         }
     }
 
@@ -233,40 +283,92 @@ impl ChunkBuilder {
         if n_rows == 0 {
             return Ok(None);
         }
-        let mut arrays: Vec<ArrayRef> = vec![
-            Arc::new(
-                TimestampNanosecondArray::from(take(&mut self.timestamps)).with_timezone("UTC"),
-            ),
+        let shape = self.shape()?;
+        let timestamps = TimestampNanosecondArray::from(take(&mut self.timestamps));
+        let arrays: Vec<ArrayRef> = vec![
+            Arc::new(timestamps.with_timezone("UTC")),
             Arc::new(UInt64Array::from(take(&mut self.seqs))),
             Arc::new(UInt32Array::from(take(&mut self.partitions))),
             Arc::new(UInt8Array::from(take(&mut self.digits))),
             Arc::new(UInt32Array::from(take(&mut self.flags))),
         ];
-        let mut fields: Vec<(Arc<str>, ValueType)> = Vec::new();
-        for column in &mut self.columns {
-            if 0 < column.n_values {
-                fields.push((Arc::clone(&column.key), column.value_type));
-                arrays.push(column.finish(n_rows));
+        let system = RecordBatch::try_new(schema::system_schema(), arrays).map_err(|error| {
+            Error::internal("columns do not fit their schema").with_source(error)
+        })?;
+        let mut fields = Vec::with_capacity(shape.columns.len() + 1);
+        for index in &shape.columns {
+            if let Some(column) = self.columns.get_mut(*index) {
+                fields.push(column.finish(n_rows));
             }
         }
-        let has_overflow = 0 < self.overflow.n_values;
-        if has_overflow {
-            arrays.push(self.overflow.finish(n_rows));
+        if shape.has_overflow {
+            fields.push(self.overflow.finish(n_rows));
         }
-        let fields = fields.iter().map(|(key, ty)| (&**key, *ty));
-        let schema = Arc::new(schema::schema_of(fields, has_overflow));
+        let (schema, described) = (Arc::clone(&shape.schema), Arc::clone(&shape.described));
+        self.last_shape = Some(shape);
         let max_arrival_ns = std::mem::replace(&mut self.max_arrival_ns, i64::MIN);
         self.size_bytes = 0;
+        let text_bytes = std::mem::take(&mut self.text_bytes);
         // A registry full of columns that are no longer used would push new fields to the overflow.
         if self.limits.columns_max / 2 <= self.columns.len() {
             self.columns.clear();
             self.by_key.clear();
+            self.last_shape = None;
         }
-        let batch = RecordBatch::try_new(schema, arrays).map_err(|error| {
-            Error::internal("columns do not fit their schema").with_source(error)
-        })?;
-        HeadChunk::new(batch, max_arrival_ns).map(Some)
+        HeadChunk::new(
+            schema,
+            described,
+            system,
+            fields,
+            max_arrival_ns,
+            text_bytes,
+        )
+        .map(Some)
     }
+
+    /// The columns that have values now.
+    fn shape(&mut self) -> Result<Shape> {
+        let indexed = self.columns.iter().enumerate();
+        let present = indexed.filter(|(_, column)| !column.numbers.is_empty());
+        let columns: Vec<usize> = present.map(|(index, _)| index).collect();
+        let has_overflow = !self.overflow.numbers.is_empty();
+        if let Some(last) = self.last_shape.take()
+            && last.columns == columns
+            && last.has_overflow == has_overflow
+        {
+            return Ok(last);
+        }
+        let fields = columns.iter().filter_map(|index| self.columns.get(*index));
+        let fields = fields.map(|column| (&*column.key, column.value_type));
+        let schema = schema::schema_of(fields, has_overflow);
+        Ok(Shape {
+            columns,
+            has_overflow,
+            described: Arc::new(Columns::from_schema(&schema)?),
+            schema: Arc::new(schema),
+        })
+    }
+}
+
+/// Where a value of a batch is kept.
+#[derive(Clone, Copy)]
+struct Place {
+    column: u32,
+    number: u32,
+    text_bytes: u32,
+}
+
+impl Place {
+    const UNKNOWN: Self = Self {
+        column: NO_COLUMN,
+        number: 0,
+        text_bytes: 0,
+    };
+    const OVERFLOW: Self = Self {
+        column: IN_OVERFLOW,
+        number: 0,
+        text_bytes: 0,
+    };
 }
 
 /// The table of one batch: (key index, type) → column.
@@ -303,138 +405,104 @@ impl Column {
         Self {
             key: key.into(),
             value_type,
-            n_values: 0,
-            len: 0,
-            last: (0, 0),
-            values: Values::new(value_type, 0, 0),
+            rows: Vec::new(),
+            numbers: Vec::new(),
+            values: Values::new(value_type, (0, 0)),
+            last_size: (0, 0),
         }
     }
 
-    /// To be called before the first value of a chunk of about `n_rows` rows.
-    fn make_room(&mut self, n_rows: usize) {
-        let (last_rows, last_bytes) = self.last;
-        // Few rows with long texts say nothing of a chunk of many rows: never more than the last chunk had.
-        let n_bytes = last_bytes * n_rows.min(last_rows) / last_rows.max(1);
-        self.values = Values::new(self.value_type, n_rows, n_bytes + NEW_COLUMN_BYTES);
-    }
-
-    /// Returns the bytes that the value takes.
-    fn push(&mut self, row: usize, value: ValueRef<'_>) -> usize {
-        if row < self.len {
-            // A second value for the same key: batches have none, and a column with two would fit no row.
-            return 0;
+    /// Keeps a value; returns its number.
+    fn add(&mut self, value: ValueRef<'_>) -> u32 {
+        if self.values.size() == (0, 0) {
+            self.values = Values::new(self.value_type, self.last_size);
         }
-        if self.len < row {
-            self.values.pad(row - self.len);
-        }
-        self.len = row + 1;
-        self.n_values += 1;
-        match (&mut self.values, value) {
+        let number = match (&mut self.values, value) {
             (
                 Values::Text(values),
                 ValueRef::Str(text) | ValueRef::Number(text) | ValueRef::Json(text),
             ) => {
                 values.append_value(text);
-                return text.len() + 4;
+                values.len()
             }
-            (Values::Int(values), ValueRef::Int(value)) => values.append_value(value),
-            (Values::Float(values), ValueRef::Float(value)) => values.append_value(value),
-            (Values::Bool(values), ValueRef::Bool(value)) => values.append_value(value),
-            (Values::Bool(values), ValueRef::Null) => values.append_value(true),
+            (Values::Int(values), ValueRef::Int(value)) => pushed(values, value),
+            (Values::Float(values), ValueRef::Float(value)) => pushed(values, value),
+            (Values::Bool(values), ValueRef::Bool(value)) => pushed(values, value),
+            (Values::Bool(values), ValueRef::Null) => pushed(values, true),
             // A column is found by its value's type: no other pair exists.
-            (values, _) => values.pad(1),
-        }
-        8
+            (_, _) => 0,
+        };
+        // Fewer than the bytes of a chunk.
+        u32::try_from(number.saturating_sub(1)).unwrap_or(u32::MAX)
     }
 
-    fn finish(&mut self, n_rows: usize) -> ArrayRef {
-        if self.len < n_rows {
-            self.values.pad(n_rows - self.len);
+    #[inline]
+    fn push(&mut self, row: u32, number: u32) {
+        // A second value for the same key: batches have none, and a column with two would fit no row.
+        if self.rows.last() != Some(&row) {
+            self.rows.push(row);
+            self.numbers.push(number);
         }
-        let n_bytes = match &self.values {
-            Values::Text(values) => values.values_slice().len(),
-            Values::Int(_) | Values::Float(_) | Values::Bool(_) => 0,
-        };
-        self.len = 0;
-        self.n_values = 0;
-        self.last = (n_rows, n_bytes);
-        let next = Values::new(self.value_type, 0, 0);
-        std::mem::replace(&mut self.values, next).finish()
+    }
+
+    fn finish(&mut self, n_rows: usize) -> HeadColumn {
+        let rows = (self.rows.len() < n_rows).then(|| self.rows.as_slice().into());
+        let numbers = self.numbers.as_slice().into();
+        self.rows.clear();
+        self.numbers.clear();
+        self.last_size = self.values.size();
+        let next = Values::new(self.value_type, (0, 0));
+        HeadColumn {
+            rows,
+            numbers,
+            values: std::mem::replace(&mut self.values, next).finish(),
+        }
     }
 }
 
 impl Values {
-    fn new(value_type: ValueType, n_rows: usize, n_bytes: usize) -> Self {
+    /// With room for a little more than (values, bytes of text): growing step by step copies each text twice and more.
+    fn new(value_type: ValueType, (len, text_bytes): (usize, usize)) -> Self {
+        let len = len + len / 8;
         match value_type {
-            ValueType::Null | ValueType::Bool => Self::Bool(BooleanBuilder::with_capacity(n_rows)),
-            ValueType::Int => Self::Int(Int64Builder::with_capacity(n_rows)),
-            ValueType::Float => Self::Float(Float64Builder::with_capacity(n_rows)),
-            ValueType::Number | ValueType::Str | ValueType::Json => {
-                Self::Text(StringBuilder::with_capacity(n_rows, n_bytes))
-            }
+            ValueType::Null | ValueType::Bool => Self::Bool(Vec::with_capacity(len)),
+            ValueType::Int => Self::Int(Vec::with_capacity(len)),
+            ValueType::Float => Self::Float(Vec::with_capacity(len)),
+            ValueType::Number | ValueType::Str | ValueType::Json => Self::Text(
+                StringBuilder::with_capacity(len, text_bytes + text_bytes / 8),
+            ),
         }
     }
 
-    fn pad(&mut self, n_nulls: usize) {
+    /// Values, and the bytes of their texts.
+    fn size(&self) -> (usize, usize) {
         match self {
-            Self::Text(values) => values.append_nulls(n_nulls),
-            Self::Int(values) => values.append_nulls(n_nulls),
-            Self::Float(values) => values.append_nulls(n_nulls),
-            Self::Bool(values) => values.append_nulls(n_nulls),
+            Self::Text(values) => (values.len(), values.values_slice().len()),
+            Self::Int(values) => (values.len(), 0),
+            Self::Float(values) => (values.len(), 0),
+            Self::Bool(values) => (values.len(), 0),
         }
     }
 
     fn finish(self) -> ArrayRef {
         match self {
-            Self::Text(mut values) => Arc::new(values.finish()),
-            Self::Int(mut values) => Arc::new(values.finish()),
-            Self::Float(mut values) => Arc::new(values.finish()),
-            Self::Bool(mut values) => Arc::new(values.finish()),
+            Self::Text(mut values) => {
+                let mut values = values.finish();
+                // Grown by doubling: up to half would be unused.
+                values.shrink_to_fit();
+                Arc::new(values)
+            }
+            Self::Int(values) => Arc::new(Int64Array::from(values)),
+            Self::Float(values) => Arc::new(Float64Array::from(values)),
+            Self::Bool(values) => Arc::new(BooleanArray::from(values)),
         }
     }
 }
 
-impl Overflow {
-    fn end_row(&mut self, row: usize) {
-        if self.len < row {
-            self.values.append_nulls(row - self.len);
-        }
-        overflow::finish(&mut self.row);
-        self.values.append_value(&self.row);
-        self.row.clear();
-        self.len = row + 1;
-        self.n_values += 1;
-    }
-
-    fn finish(&mut self, n_rows: usize) -> ArrayRef {
-        if self.len < n_rows {
-            self.values.append_nulls(n_rows - self.len);
-        }
-        self.len = 0;
-        self.n_values = 0;
-        Arc::new(self.values.finish())
-    }
-}
-
-impl HeadChunk {
-    /// A chunk of rows that have the columns of `schema`.
-    pub fn new(batch: RecordBatch, max_arrival_ns: i64) -> Result<Self> {
-        let columns = Arc::new(Columns::from_schema(batch.schema_ref())?);
-        let timestamps = schema::timestamps(&batch)?;
-        let (mut min, mut max) = (i64::MAX, i64::MIN);
-        for timestamp_ns in timestamps {
-            min = min.min(*timestamp_ns);
-            max = max.max(*timestamp_ns);
-        }
-        Ok(Self {
-            size_bytes: batch.get_array_memory_size(),
-            columns,
-            min_timestamp_ns: min,
-            max_timestamp_ns: max,
-            max_arrival_ns,
-            batch,
-        })
-    }
+/// The number of values with this one.
+fn pushed<T>(values: &mut Vec<T>, value: T) -> usize {
+    values.push(value);
+    values.len()
 }
 
 fn take<T>(values: &mut Vec<T>) -> Vec<T> {

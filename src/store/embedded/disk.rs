@@ -163,7 +163,7 @@ impl Disk {
 
     /// Writes a head to segments, one for each day. After an error there is none.
     pub fn write_head(&self, job: &FlushJob) -> Result<Vec<SegmentMeta>> {
-        let mut rows = SortedRows::new(job.chunks.clone(), self.options.columns.columns_max)?;
+        let rows = SortedRows::new(job.chunks.clone(), self.options.columns.columns_max)?;
         let max_arrival_ns = job.chunks.iter().map(|chunk| chunk.max_arrival_ns).max();
         let mut metas = Vec::new();
         for (day, range) in rows.days() {
@@ -176,7 +176,8 @@ impl Disk {
                 rows: range,
             };
             let written = self.point("flush_before_segment").and_then(|()| {
-                write_segment(&new, &mut rows, &self.options.segment, &mut || Ok(()))
+                let mut part = rows.part(&new.rows)?;
+                write_segment(&new, &mut part, &self.options.segment, &mut || Ok(()))
             });
             match written {
                 Ok(meta) => metas.push(meta),

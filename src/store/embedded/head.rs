@@ -6,13 +6,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use arrow::array::{ArrayRef, RecordBatch, new_null_array};
-use arrow::compute::concat;
+use arrow::compute::concat_batches;
 
 use crate::common::error::{Error, Result};
 use crate::record::DeadLetter;
+use crate::store::embedded::columns::CHUNK_TEXT_BYTES_MAX;
 use crate::store::embedded::rows::Union;
-use crate::store::embedded::snapshot::HeadChunk;
+use crate::store::embedded::schema::{self, Columns, SYSTEM_COLUMNS};
+use crate::store::embedded::snapshot::{HeadChunk, HeadColumn};
 
 #[derive(Default)]
 pub struct Head {
@@ -43,7 +44,8 @@ impl Head {
         while let [.., before, last] = self.chunks.as_slice() {
             let is_worth_it = before.n_rows() <= 2 * last.n_rows()
                 && before.n_rows() + last.n_rows() <= limits.rows_max
-                && before.size_bytes + last.size_bytes <= limits.bytes_max;
+                && before.size_bytes + last.size_bytes <= limits.bytes_max
+                && before.text_bytes + last.text_bytes <= CHUNK_TEXT_BYTES_MAX;
             if !is_worth_it {
                 break;
             }
@@ -86,24 +88,29 @@ fn merge(chunks: &[Arc<HeadChunk>], columns_max: usize) -> Result<Option<HeadChu
     if columns_max < union.n_fields {
         return Ok(None);
     }
-    let n_rows: Vec<usize> = chunks.iter().map(|chunk| chunk.n_rows()).collect();
-    let mut arrays: Vec<ArrayRef> = Vec::with_capacity(union.columns.len());
-    for (places, field) in union.columns.iter().zip(union.schema.fields()) {
-        let pieces: Vec<ArrayRef> = chunks
-            .iter()
-            .zip(places)
-            .zip(&n_rows)
-            .map(|((chunk, place), n_rows)| {
-                let column = place.and_then(|place| chunk.batch.columns().get(place));
-                column.map_or_else(|| new_null_array(field.data_type(), *n_rows), Arc::clone)
-            })
-            .collect();
-        let pieces: Vec<_> = pieces.iter().map(AsRef::as_ref).collect();
-        arrays.push(concat(&pieces).map_err(merge_failed)?);
-    }
-    let batch = RecordBatch::try_new(union.schema, arrays).map_err(merge_failed)?;
+    let systems = chunks.iter().map(|chunk| &chunk.system);
+    let system = concat_batches(&schema::system_schema(), systems).map_err(merge_failed)?;
+    let fields = union.columns.iter().skip(SYSTEM_COLUMNS.len());
+    let fields = fields.map(|places| {
+        let parts = chunks.iter().zip(places);
+        let parts =
+            parts.map(|(chunk, place)| (place.and_then(|at| chunk.field(at)), chunk.n_rows()));
+        HeadColumn::join(&parts.collect::<Vec<_>>())
+    });
+    let fields: Vec<HeadColumn> = fields.collect::<Result<_, _>>().map_err(merge_failed)?;
+    let columns = Arc::new(Columns::from_schema(&union.schema)?);
     let max_arrival_ns = chunks.iter().map(|chunk| chunk.max_arrival_ns).max();
-    HeadChunk::new(batch, max_arrival_ns.unwrap_or(i64::MIN)).map(Some)
+    let max_arrival_ns = max_arrival_ns.unwrap_or(i64::MIN);
+    let text_bytes = chunks.iter().map(|chunk| chunk.text_bytes).sum();
+    HeadChunk::new(
+        union.schema,
+        columns,
+        system,
+        fields,
+        max_arrival_ns,
+        text_bytes,
+    )
+    .map(Some)
 }
 
 fn merge_failed(error: arrow::error::ArrowError) -> Error {

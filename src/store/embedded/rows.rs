@@ -1,29 +1,36 @@
-//! The rows of head chunks in sorted order, column by column: what a flush writes.
+//! The rows of head chunks in sorted order, day by day and column by column: what a flush writes.
 //!
-//! Sorting moves (timestamp, partition, seq, chunk, row) only; a column's values are gathered when its turn comes. This module must not know files.
+//! Sorting moves (timestamp, partition, seq, chunk, row) only; a column's values are gathered when its turn comes. Where they repeat, each distinct
+//! value gets a number for the whole head, so that texts are compared once for each batch that has them. This module must not know files.
 
+use std::hash::Hash;
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{Array as _, ArrayRef, AsArray as _, new_null_array};
-use arrow::compute::{concat, interleave};
+use arrow::array::{
+    Array as _, ArrayRef, AsArray as _, Float64Array, Int64Array, StringArray, UInt32Array,
+    new_null_array,
+};
+use arrow::compute::{interleave, take};
 use arrow::datatypes::{DataType, Float64Type, Int64Type, SchemaRef};
-use hashbrown::{HashMap, HashSet};
-use xxhash_rust::xxh3::xxh3_64;
+use arrow::error::ArrowError;
+use hashbrown::HashMap;
 
 use crate::common::error::{Error, Result};
 use crate::record::value::ValueType;
 use crate::store::embedded::schema::{self, SYSTEM_COLUMNS};
-use crate::store::embedded::segment::write::{Outline, RowSource};
-use crate::store::embedded::snapshot::HeadChunk;
+use crate::store::embedded::segment::write::{Outline, RowSource, Words};
+use crate::store::embedded::snapshot::{HeadChunk, HeadColumn, NO_VALUE};
 use crate::store::embedded::spill;
 
 const DAY_NS: i64 = 86_400_000_000_000;
-/// From this mean length on, stretches of rows that lie together are copied as a whole instead of row by row.
-const RUN_ROWS_MIN: usize = 64;
-/// Rows looked at to decide on a dictionary, and how many of them in a row.
-const SAMPLE_ROWS: usize = 2_048;
-const SAMPLE_STRETCH_ROWS: usize = 256;
+/// Distinct values are numbered while there is at most one for so many rows.
+const ROWS_PER_WORD: usize = 4;
+const WORDS_MAX: usize = 16_384;
+/// So few rows are no reason to give up.
+const TRIAL_ROWS: usize = 512;
+/// Values after which to look whether those that batches hold once repeat from batch to batch.
+const TRIAL_VALUES: usize = 1_024;
 
 /// The UTC day of a time, in days since 1970-01-01.
 pub fn day_of(timestamp_ns: i64) -> i32 {
@@ -46,11 +53,19 @@ pub struct SortedRows {
     schema: SchemaRef,
     /// For each column of `schema`: its index in each chunk.
     columns: Vec<Vec<Option<usize>>>,
-    /// For each column of `schema`, over all rows.
-    outlines: Vec<Outline>,
+    /// For each column of `schema` after those of the system.
+    fields: Vec<FieldRows>,
     rows: Vec<Row>,
-    /// Stretches of `rows` that lie side by side in a chunk, in order.
-    runs: Vec<Range<usize>>,
+    /// For each row of each chunk its place in `rows`.
+    places: Vec<Vec<u32>>,
+}
+
+/// What is known of a field's column over all chunks.
+#[derive(Default)]
+struct FieldRows {
+    outline: Outline,
+    /// The distinct values and, for each chunk, the number of each of its values among them; `None` where values do not repeat.
+    words: Option<(ArrayRef, Vec<Vec<u32>>)>,
 }
 
 impl SortedRows {
@@ -58,9 +73,9 @@ impl SortedRows {
         let chunks = spill::within(chunks, columns_max)?;
         let mut rows = Vec::with_capacity(chunks.iter().map(|chunk| chunk.n_rows()).sum());
         for (index, chunk) in chunks.iter().enumerate() {
-            let timestamps = schema::timestamps(&chunk.batch)?;
-            let seqs = schema::seqs(&chunk.batch)?;
-            let partitions = schema::partitions(&chunk.batch)?;
+            let timestamps = schema::timestamps(&chunk.system)?;
+            let seqs = schema::seqs(&chunk.system)?;
+            let partitions = schema::partitions(&chunk.system)?;
             let keys = timestamps.iter().zip(seqs).zip(partitions);
             for (row, ((timestamp_ns, seq), partition)) in keys.enumerate() {
                 rows.push(Row {
@@ -76,24 +91,25 @@ impl SortedRows {
         if !rows.is_sorted_by_key(key) {
             rows.sort_unstable_by_key(key);
         }
-        let mut start = 0;
-        let runs = rows.chunk_by(|a, b| a.chunk == b.chunk && a.row + 1 == b.row);
-        let runs = runs.map(|run| {
-            let range = start..start + run.len();
-            start = range.end;
-            range
-        });
-        let runs = runs.collect();
+        let mut places: Vec<Vec<u32>> =
+            chunks.iter().map(|chunk| vec![0; chunk.n_rows()]).collect();
+        u32_of(rows.len())?;
+        for (sorted, row) in (0..).zip(&rows) {
+            let of_chunk = places.get_mut(row.chunk as usize);
+            if let Some(place) = of_chunk.and_then(|places| places.get_mut(row.row as usize)) {
+                *place = sorted;
+            }
+        }
         let union = Union::of(&chunks);
-        let outlines = union.columns.iter();
-        let outlines = outlines.map(|places| outline_of(&chunks, places));
+        let fields = union.columns.iter().skip(SYSTEM_COLUMNS.len());
+        let fields = fields.map(|indices| field_rows(&columns_of(&chunks, indices)));
         Ok(Self {
+            fields: fields.collect(),
             schema: union.schema,
-            outlines: outlines.collect(),
             columns: union.columns,
             chunks,
             rows,
-            runs,
+            places,
         })
     }
 
@@ -113,142 +129,340 @@ impl SortedRows {
             .collect()
     }
 
-    fn gather(&self, column: usize, rows: &Range<usize>) -> Result<ArrayRef> {
-        let data_type = self.schema.field(column).data_type();
-        let no_places = Vec::new();
-        let places = self.columns.get(column).unwrap_or(&no_places);
-        let arrays: Vec<Option<&ArrayRef>> = self
-            .chunks
-            .iter()
-            .zip(places)
-            .map(|(chunk, place)| chunk.batch.columns().get((*place)?))
-            .collect();
-        if arrays.iter().all(Option::is_none) {
-            return Ok(new_null_array(data_type, rows.len()));
-        }
-        let runs = self.runs_of(rows);
-        let gathered = if RUN_ROWS_MIN * runs.len() <= rows.len() {
-            let pieces: Vec<ArrayRef> = runs
-                .iter()
-                .filter_map(|run| {
-                    let range = run.start.max(rows.start)..run.end.min(rows.end);
-                    let first = self.rows.get(range.start)?;
-                    Some((first, range.len()))
-                })
-                .map(|(first, len)| match arrays.get(first.chunk as usize) {
-                    Some(Some(array)) => array.slice(first.row as usize, len),
-                    _ => new_null_array(data_type, len),
-                })
-                .collect();
-            match pieces.as_slice() {
-                [piece] => return Ok(Arc::clone(piece)),
-                _ => concat(&pieces.iter().map(AsRef::as_ref).collect::<Vec<_>>()),
+    /// Some of the rows with the columns that they have.
+    pub fn part(&self, rows: &Range<usize>) -> Result<PartRows<'_>> {
+        let mut spans: Vec<Range<u32>> = vec![0..0; self.chunks.len()];
+        for row in self.rows.get(rows.clone()).unwrap_or_default() {
+            if let Some(span) = spans.get_mut(row.chunk as usize) {
+                if span.start == span.end {
+                    *span = row.row..row.row + 1;
+                }
+                span.start = span.start.min(row.row);
+                span.end = span.end.max(row.row + 1);
             }
-        } else {
-            let null = new_null_array(data_type, 1);
-            let present: Vec<_> = arrays
-                .iter()
-                .map(|array| array.map_or(&*null, |array| &**array))
-                .collect();
-            let has_column: Vec<bool> = arrays.iter().map(Option::is_some).collect();
-            let indices: Vec<(usize, usize)> = self
-                .rows
-                .get(rows.clone())
-                .unwrap_or_default()
-                .iter()
-                .map(|row| {
-                    let chunk = row.chunk as usize;
-                    let is_present = has_column.get(chunk).is_some_and(|is| *is);
-                    (chunk, if is_present { row.row as usize } else { 0 })
-                })
-                .collect();
-            interleave(&present, &indices)
+        }
+        let has_values = |column: &usize| {
+            let places = self.columns.get(*column).into_iter().flatten();
+            let mut parts = self.chunks.iter().zip(places).zip(&spans);
+            parts.any(|((chunk, place), span)| {
+                *column < SYSTEM_COLUMNS.len()
+                    || place
+                        .and_then(|at| chunk.field(at))
+                        .is_some_and(|field| 0 < field.n_in_rows(span))
+            })
         };
-        gathered.map_err(|error| Error::internal("cannot gather a column").with_source(error))
-    }
-
-    /// The stretches that reach into `rows`.
-    fn runs_of(&self, rows: &Range<usize>) -> &[Range<usize>] {
-        let first = self.runs.partition_point(|run| run.end <= rows.start);
-        let end = self.runs.partition_point(|run| run.start < rows.end);
-        self.runs.get(first..end).unwrap_or_default()
+        let columns: Vec<usize> = (0..self.columns.len()).filter(has_values).collect();
+        let schema = self.schema.project(&columns).map_err(gather_failed)?;
+        Ok(PartRows {
+            all: self,
+            schema: Arc::new(schema),
+            columns,
+            spans,
+            row_group: 0..0,
+            gathered: None,
+        })
     }
 }
 
-impl RowSource for SortedRows {
+/// Rows of a [`SortedRows`] that go to one segment.
+pub struct PartRows<'a> {
+    all: &'a SortedRows,
+    schema: SchemaRef,
+    /// For each column of `schema`: its index among all.
+    columns: Vec<usize>,
+    /// For each chunk, where the part's rows in it lie, and maybe others between them.
+    spans: Vec<Range<u32>>,
+    row_group: Range<usize>,
+    gathered: Option<Gathered>,
+}
+
+/// For each row of the row group, where a column's value is: (chunk, number), or (number of chunks, 0).
+struct Gathered {
+    column: usize,
+    sources: Vec<ArrayRef>,
+    places: Vec<(usize, usize)>,
+}
+
+impl PartRows<'_> {
+    /// Calls `visit(row, chunk, number)` with each value of a field's column in `rows`; `row` counts from their start.
+    fn each_value(
+        &self,
+        column: usize,
+        rows: &Range<usize>,
+        mut visit: impl FnMut(usize, usize, u32),
+    ) {
+        let all = self.all;
+        let chunks = all
+            .columns
+            .get(column)
+            .map(|indices| columns_of(&all.chunks, indices));
+        let chunks = chunks.unwrap_or_default().into_iter().enumerate();
+        for (((chunk, field), span), places) in chunks.zip(&self.spans).zip(&all.places) {
+            let Some(field) = field else { continue };
+            for (row, number) in field.in_rows(span.clone()) {
+                let place = places
+                    .get(row as usize)
+                    .map_or(usize::MAX, |place| *place as usize);
+                if rows.contains(&place) {
+                    visit(place - rows.start, chunk, number);
+                }
+            }
+        }
+    }
+
+    fn gather(&self, column: usize) -> Gathered {
+        let all = self.all;
+        let n_chunks = all.chunks.len();
+        let mut sources: Vec<ArrayRef> = Vec::with_capacity(n_chunks + 1);
+        let data_type = all.schema.field(column).data_type();
+        let mut places = vec![(n_chunks, 0); self.row_group.len()];
+        if column < SYSTEM_COLUMNS.len() {
+            sources.extend(
+                all.chunks
+                    .iter()
+                    .filter_map(|chunk| chunk.system.columns().get(column))
+                    .cloned(),
+            );
+            let rows = all.rows.get(self.row_group.clone()).unwrap_or_default();
+            for (place, row) in places.iter_mut().zip(rows) {
+                *place = (row.chunk as usize, row.row as usize);
+            }
+        } else {
+            let indices = all.columns.get(column).map_or(&[][..], Vec::as_slice);
+            sources.extend(columns_of(&all.chunks, indices).into_iter().map(|field| {
+                field.map_or_else(
+                    || new_null_array(data_type, 0),
+                    |field| Arc::clone(&field.values),
+                )
+            }));
+            self.each_value(column, &self.row_group, |row, chunk, number| {
+                if let Some(place) = places.get_mut(row) {
+                    *place = (chunk, number as usize);
+                }
+            });
+        }
+        sources.push(new_null_array(data_type, 1));
+        Gathered {
+            column,
+            sources,
+            places,
+        }
+    }
+}
+
+impl RowSource for PartRows<'_> {
     fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
-    fn begin_row_group(&mut self, _rows: Range<usize>) -> Result<()> {
+    fn begin_row_group(&mut self, rows: Range<usize>) -> Result<()> {
+        self.row_group = rows;
+        self.gathered = None;
         Ok(())
     }
 
     fn column(&mut self, column: usize, rows: Range<usize>) -> Result<ArrayRef> {
-        self.gather(column, &rows)
+        let column = self.columns.get(column).copied().unwrap_or(usize::MAX);
+        let gathered = match self
+            .gathered
+            .take()
+            .filter(|gathered| gathered.column == column)
+        {
+            Some(gathered) => gathered,
+            None => self.gather(column),
+        };
+        let start = rows.start.saturating_sub(self.row_group.start);
+        let places = gathered
+            .places
+            .get(start..start + rows.len())
+            .unwrap_or_default();
+        let sources: Vec<_> = gathered.sources.iter().map(AsRef::as_ref).collect();
+        let values = interleave(&sources, places).map_err(gather_failed)?;
+        self.gathered = Some(gathered);
+        Ok(values)
     }
 
-    /// Of all days at once: which rows of a chunk are of which day is not looked at.
-    fn outline(&self, column: usize, rows: &Range<usize>) -> Outline {
-        let all = self.outlines.get(column).copied().unwrap_or_default();
-        all.of_part(rows.len(), self.rows.len())
-    }
-}
-
-/// The outline of a column over all chunks; `places` has its index in each.
-fn outline_of(chunks: &[Arc<HeadChunk>], places: &[Option<usize>]) -> Outline {
-    let mut outline = Outline::default();
-    let mut sample = Sample::default();
-    for (chunk, place) in chunks.iter().zip(places) {
-        let array = place.and_then(|place| chunk.batch.columns().get(place));
-        if let Some(array) = array {
-            outline.n_values += array.len() - array.null_count();
-            outline.size_bytes += values_size_bytes(array);
-            sample.add(array, SAMPLE_ROWS.div_ceil(chunks.len()));
-        }
-    }
-    outline.has_repeats = sample.has_repeats();
-    outline
-}
-
-/// Hashes of some of a column's values.
-#[derive(Default)]
-struct Sample {
-    n_values: usize,
-    hashes: HashSet<u64, ahash::RandomState>,
-}
-
-impl Sample {
-    /// About `n_rows` rows in stretches that lie evenly in the array.
-    fn add(&mut self, array: &ArrayRef, n_rows: usize) {
-        let n_stretches = n_rows.div_ceil(SAMPLE_STRETCH_ROWS).max(1);
-        let stride = array.len().div_ceil(n_stretches).max(1);
-        for start in (0..array.len()).step_by(stride) {
-            let len = SAMPLE_STRETCH_ROWS.min(stride).min(array.len() - start);
-            let stretch = array.slice(start, len);
-            self.n_values += stretch.len() - stretch.null_count();
-            match stretch.data_type() {
-                DataType::Utf8 => {
-                    let texts = stretch.as_string::<i32>().iter().flatten();
-                    self.hashes
-                        .extend(texts.map(|text| xxh3_64(text.as_bytes())));
+    fn words(&mut self, column: usize, rows: Range<usize>) -> Result<Option<Words>> {
+        let column = self.columns.get(column).copied().unwrap_or(usize::MAX);
+        let field = column.checked_sub(SYSTEM_COLUMNS.len());
+        let field = field.and_then(|at| self.all.fields.get(at));
+        let Some((values, chunk_words)) = field.and_then(|field| field.words.as_ref()) else {
+            return Ok(None);
+        };
+        // Only what occurs in these rows, in the order of its first row there or nearly so.
+        let mut own = vec![NO_VALUE; values.len()];
+        let mut used: Vec<u32> = Vec::new();
+        let mut numbers = vec![NO_VALUE; rows.len()];
+        self.each_value(column, &rows, |row, chunk, number| {
+            let word = chunk_words
+                .get(chunk)
+                .and_then(|words| words.get(number as usize));
+            let (Some(word), Some(place)) = (word, numbers.get_mut(row)) else {
+                return;
+            };
+            if let Some(own) = own.get_mut(*word as usize) {
+                if *own == NO_VALUE {
+                    // At most `WORDS_MAX`.
+                    *own = used.len() as u32;
+                    used.push(*word);
                 }
-                DataType::Int64 => {
-                    let values = stretch.as_primitive::<Int64Type>().iter().flatten();
-                    self.hashes.extend(values.map(i64::cast_unsigned));
-                }
-                DataType::Float64 => {
-                    let values = stretch.as_primitive::<Float64Type>().iter().flatten();
-                    self.hashes.extend(values.map(f64::to_bits));
-                }
-                _ => {}
+                *place = *own;
             }
-        }
+        });
+        let values = take(values, &UInt32Array::from(used), None).map_err(gather_failed)?;
+        let numbers = numbers.into();
+        Ok(Some(Words { numbers, values }))
     }
 
-    /// At most three distinct values for four.
+    fn outline(&self, column: usize, _rows: &Range<usize>) -> Outline {
+        let column = self.columns.get(column).copied().unwrap_or(usize::MAX);
+        let Some(at) = column.checked_sub(SYSTEM_COLUMNS.len()) else {
+            let n_rows = self.spans.iter().map(|span| span.len()).sum();
+            return Outline {
+                n_values: n_rows,
+                size_bytes: n_rows * 8,
+                has_repeats: false,
+            };
+        };
+        let all = self
+            .all
+            .fields
+            .get(at)
+            .map(|field| field.outline)
+            .unwrap_or_default();
+        let indices = self.all.columns.get(column).map_or(&[][..], Vec::as_slice);
+        let columns = columns_of(&self.all.chunks, indices);
+        let here = columns.into_iter().zip(&self.spans);
+        let here = here.filter_map(|(field, span)| Some(field?.n_in_rows(span)));
+        all.of_part(here.sum(), all.n_values)
+    }
+}
+
+/// A field's column in each chunk; `indices` has its index there.
+fn columns_of<'a>(
+    chunks: &'a [Arc<HeadChunk>],
+    indices: &[Option<usize>],
+) -> Vec<Option<&'a HeadColumn>> {
+    let parts = chunks.iter().zip(indices);
+    parts.map(|(chunk, index)| chunk.field((*index)?)).collect()
+}
+
+fn field_rows(columns: &[Option<&HeadColumn>]) -> FieldRows {
+    let present = || columns.iter().copied().flatten();
+    let n_values: usize = present().map(HeadColumn::n_values).sum();
+    let n_kept: usize = present().map(|column| column.values.len()).sum();
+    let kept_bytes: usize = present()
+        .map(|column| values_size_bytes(&column.values))
+        .sum();
+    let mut outline = Outline {
+        n_values,
+        size_bytes: kept_bytes * n_values / n_kept.max(1),
+        has_repeats: false,
+    };
+    let Some(first) = present().next() else {
+        return FieldRows::default();
+    };
+    let of_chunk = |column: &Option<&HeadColumn>| column.map(|column| Arc::clone(&column.values));
+    let arrays: Vec<Option<ArrayRef>> = columns.iter().map(of_chunk).collect();
+    let arrays = || arrays.iter().map(Option::as_ref);
+    let mut numbering = Numbering {
+        n_values,
+        n_kept,
+        ..Numbering::default()
+    };
+    let words = match first.values.data_type() {
+        DataType::Utf8 => {
+            let texts = arrays().map(|array| array.map(|array| array.as_string::<i32>()));
+            let words = numbering.run(texts.map(|texts| texts.into_iter().flatten().flatten()));
+            words.map(|(words, numbers)| {
+                let words: ArrayRef = Arc::new(StringArray::from_iter_values(words));
+                (words, numbers)
+            })
+        }
+        DataType::Int64 => {
+            let integers =
+                arrays().map(|array| array.map(|array| array.as_primitive::<Int64Type>()));
+            let words = numbering.run(integers.map(|values| {
+                let values = values.into_iter().flat_map(|values| values.values());
+                values.copied()
+            }));
+            words.map(|(words, numbers)| {
+                let words: ArrayRef = Arc::new(Int64Array::from(words));
+                (words, numbers)
+            })
+        }
+        DataType::Float64 => {
+            let floats =
+                arrays().map(|array| array.map(|array| array.as_primitive::<Float64Type>()));
+            let words = numbering.run(floats.map(|values| {
+                let values = values.into_iter().flat_map(|values| values.values());
+                values.map(|value| value.to_bits())
+            }));
+            words.map(|(words, numbers)| {
+                let words = words.into_iter().map(f64::from_bits);
+                let words: ArrayRef = Arc::new(Float64Array::from_iter_values(words));
+                (words, numbers)
+            })
+        }
+        _ => None,
+    };
+    outline.has_repeats = numbering.has_repeats();
+    FieldRows { outline, words }
+}
+
+/// Numbers the distinct values of a column.
+#[derive(Default)]
+struct Numbering {
+    /// Of all rows.
+    n_values: usize,
+    /// Of all chunks: those that batches share are counted once for each batch.
+    n_kept: usize,
+    n_seen: usize,
+    n_distinct: usize,
+}
+
+impl Numbering {
+    /// The distinct values, and for each chunk the number of each of its values; `None` if they do not repeat enough.
+    fn run<T: Hash + Eq + Copy>(
+        &mut self,
+        chunks: impl Iterator<Item = impl Iterator<Item = T>>,
+    ) -> Option<(Vec<T>, Vec<Vec<u32>>)> {
+        let mut words: Vec<T> = Vec::new();
+        let mut known: HashMap<T, u32, ahash::RandomState> = HashMap::default();
+        let mut numbers = Vec::new();
+        for values in chunks {
+            let mut of_chunk = Vec::new();
+            for value in values {
+                self.n_seen += 1;
+                let number = *known.entry(value).or_insert_with(|| {
+                    words.push(value);
+                    // At most `WORDS_MAX`.
+                    words.len() as u32 - 1
+                });
+                of_chunk.push(number);
+                self.n_distinct = words.len();
+                if self.is_vain() {
+                    return None;
+                }
+            }
+            numbers.push(of_chunk);
+        }
+        Some((words, numbers))
+    }
+
+    fn is_vain(&self) -> bool {
+        let is_unique_in_batches = self.n_values < 2 * self.n_kept;
+        WORDS_MAX < self.n_distinct
+            || TRIAL_ROWS.max(self.n_values) < self.n_distinct * ROWS_PER_WORD
+            || (is_unique_in_batches
+                && self.n_seen == TRIAL_VALUES
+                && self.n_seen * 3 < self.n_distinct * 4)
+    }
+
+    /// At most three distinct values for four rows, as far as was seen.
     fn has_repeats(&self) -> bool {
-        !self.hashes.is_empty() && self.hashes.len() * 4 <= self.n_values * 3
+        let n_distinct = self.n_kept * self.n_distinct / self.n_seen.max(1);
+        0 < self.n_seen && n_distinct * 4 <= self.n_values * 3
     }
 }
 
@@ -262,8 +476,12 @@ fn values_size_bytes(array: &ArrayRef) -> usize {
             })
         }
         DataType::Boolean => array.len() / 8 + 1,
-        _ => (array.len() - array.null_count()) * 8,
+        _ => array.len() * 8,
     }
+}
+
+fn gather_failed(error: ArrowError) -> Error {
+    Error::internal("cannot gather a column").with_source(error)
 }
 
 /// The columns of several chunks side by side.

@@ -12,11 +12,11 @@
 //! contiguous text can be searched in one pass. A reader may still ask Parquet for dictionaries (`ArrowReaderOptions::with_schema`).
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arrow::array::{ArrowPrimitiveType, AsArray as _, PrimitiveArray, RecordBatch};
 use arrow::datatypes::{
-    DataType, Field, Schema, TimeUnit, TimestampNanosecondType, UInt32Type, UInt64Type,
+    DataType, Field, Schema, SchemaRef, TimeUnit, TimestampNanosecondType, UInt32Type, UInt64Type,
 };
 
 use crate::common::error::{Error, Result};
@@ -290,6 +290,12 @@ fn system_column<T: ArrowPrimitiveType>(
         .get(index)
         .and_then(|column| column.as_primitive_opt::<T>())
         .ok_or_else(|| Error::corrupt(format!("column {index} is not the system column expected")))
+}
+
+/// Of the system columns alone.
+pub fn system_schema() -> SchemaRef {
+    static SCHEMA: LazyLock<SchemaRef> = LazyLock::new(|| Arc::new(Schema::new(system_fields())));
+    Arc::clone(&SCHEMA)
 }
 
 fn system_fields() -> Vec<Field> {

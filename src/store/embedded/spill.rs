@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray as _, RecordBatch, StringArray, StringBuilder};
+use arrow::array::{Array, ArrayRef, AsArray as _, StringArray, StringBuilder};
 use arrow::datatypes::{Float64Type, Int64Type};
 use hashbrown::{HashMap, HashSet};
 
@@ -10,8 +10,8 @@ use crate::common::error::{Error, Result};
 use crate::record::value::{ValueRef, ValueType};
 use crate::record::{LEVEL, MESSAGE, SOURCE};
 use crate::store::embedded::overflow;
-use crate::store::embedded::schema::{self, ColumnInfo, SYSTEM_COLUMNS};
-use crate::store::embedded::snapshot::HeadChunk;
+use crate::store::embedded::schema::{self, ColumnInfo, Columns};
+use crate::store::embedded::snapshot::{HeadChunk, HeadColumn};
 
 type FieldKey = (Arc<str>, ValueType);
 
@@ -34,8 +34,7 @@ pub fn within(chunks: Vec<Arc<HeadChunk>>, columns_max: usize) -> Result<Vec<Arc
     let mut counts: HashMap<FieldKey, u64, ahash::RandomState> = HashMap::default();
     for chunk in &chunks {
         for info in chunk.columns.fields() {
-            let n_values = chunk.batch.columns().get(info.index);
-            let n_values = n_values.map_or(0, |array| array.len() - array.null_count());
+            let n_values = chunk.field(info.index).map_or(0, HeadColumn::n_values);
             let field = (Arc::clone(&info.key), info.value_type);
             *counts.entry(field).or_insert(0) += n_values as u64;
         }
@@ -54,34 +53,56 @@ fn spill_chunk(
     chunk: &HeadChunk,
     kept: &HashSet<FieldKey, ahash::RandomState>,
 ) -> Result<Option<HeadChunk>> {
-    let columns = chunk.batch.columns();
-    let mut arrays: Vec<ArrayRef> = columns.iter().take(SYSTEM_COLUMNS.len()).cloned().collect();
+    let rows: Vec<u32> = (0..).take(chunk.n_rows()).collect();
+    let whole = |column: &HeadColumn| {
+        let array = column.take(&rows);
+        array.map_err(|error| Error::internal("cannot spill columns").with_source(error))
+    };
     let mut fields = Vec::new();
-    let mut spilled: Vec<(&ColumnInfo, &ArrayRef)> = Vec::new();
+    let mut columns: Vec<HeadColumn> = Vec::new();
+    let mut spilled: Vec<(&ColumnInfo, ArrayRef)> = Vec::new();
     for info in chunk.columns.fields() {
-        let Some(array) = columns.get(info.index) else {
+        let Some(column) = chunk.field(info.index) else {
             continue;
         };
         if kept.contains(&(Arc::clone(&info.key), info.value_type)) {
             fields.push((&*info.key, info.value_type));
-            arrays.push(Arc::clone(array));
+            columns.push(column.clone());
         } else {
-            spilled.push((info, array));
+            spilled.push((info, whole(column)?));
         }
     }
     if spilled.is_empty() {
         return Ok(None);
     }
-    let old = chunk
-        .columns
-        .overflow()
-        .and_then(|index| columns.get(index));
-    let old = old.and_then(|array| array.as_string_opt::<i32>());
-    arrays.push(Arc::new(join(old, &spilled, chunk.n_rows())));
+    let old = chunk.columns.overflow();
+    let old = old.and_then(|index| chunk.field(index));
+    let old = old.map(whole).transpose()?;
+    let old = old.as_ref().and_then(|array| array.as_string_opt::<i32>());
+    let spilled: Vec<_> = spilled.iter().map(|(info, array)| (*info, array)).collect();
+    let joined = join(old, &spilled, chunk.n_rows());
+    let present: Arc<[u32]> = rows
+        .into_iter()
+        .filter(|row| joined.is_valid(*row as usize))
+        .collect();
+    columns.push(HeadColumn {
+        numbers: (0..).take(present.len()).collect(),
+        rows: Some(present),
+        values: Arc::new(StringArray::from_iter_values(joined.iter().flatten())),
+    });
     let schema = Arc::new(schema::schema_of(fields, true));
-    let batch = RecordBatch::try_new(schema, arrays)
-        .map_err(|error| Error::internal("cannot spill columns").with_source(error))?;
-    HeadChunk::new(batch, chunk.max_arrival_ns).map(Some)
+    let described = Arc::new(Columns::from_schema(&schema)?);
+    let system = chunk.system.clone();
+    let (max_arrival_ns, text_bytes) = (chunk.max_arrival_ns, chunk.text_bytes);
+    HeadChunk::new(
+        schema,
+        described,
+        system,
+        columns,
+        max_arrival_ns,
+        text_bytes,
+    )
+    .map(Some)
 }
 
 /// The overflow objects of `old` with the values of `spilled` added.

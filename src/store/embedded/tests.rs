@@ -6,6 +6,7 @@ use std::time::Duration;
 use arrow::array::{AsArray as _, RecordBatch};
 use arrow::datatypes::{UInt8Type, UInt32Type};
 
+mod columns;
 mod faults;
 mod operations;
 
@@ -64,7 +65,10 @@ fn rows_of(batch: &RecordBatch, columns: &Columns, model: &mut Model) {
 pub fn contents(snapshot: &Snapshot) -> Model {
     let mut model = Model::new();
     for chunk in &snapshot.head {
-        rows_of(&chunk.batch, &chunk.columns, &mut model);
+        let all: Vec<usize> = (0..chunk.schema.fields().len()).collect();
+        let rows: Vec<u32> = (0..).take(chunk.n_rows()).collect();
+        let batch = chunk.read(&all, &rows).unwrap();
+        rows_of(&batch, &chunk.columns, &mut model);
     }
     for segment in snapshot.segments.iter() {
         let mut rows = Model::new();

@@ -250,8 +250,6 @@ impl Writer {
         searchable: &mut Checkpoint,
         built: &mut Built,
     ) -> Result<()> {
-        let n_rows = batches.iter().map(|queued| queued.batch.len() as usize);
-        self.builder.expect(n_rows.sum());
         for queued in batches {
             let partition = queued.first.partition;
             let next_seq = searchable.next_seq(partition);
@@ -363,7 +361,7 @@ fn days_of(built: &Built) -> std::collections::BTreeSet<i32> {
             days.extend([first, last]);
             continue;
         }
-        let timestamps = schema::timestamps(&chunk.batch);
+        let timestamps = schema::timestamps(&chunk.system);
         let mut seen = i64::MIN;
         for timestamp_ns in timestamps.unwrap_or_default() {
             // Neighbours mostly share the day.

@@ -82,11 +82,20 @@ pub fn decode(body: &[u8], options: &DecodeOptions) -> Result<Decoded> {
         .map_err(|e| wrong(&format!("the body is {e}")))?;
     check_keys(&batch)?;
     let (mut accepted, mut dead_lettered) = (0, 0);
+    // Records share values: a small body could hold more than any memory does.
+    let mut size_bytes = 0_usize;
     let mut seen = HashSet::new();
     for entry in batch.entries() {
         match entry {
             EntryRef::Record(record) => {
                 check_record(&record, options, &mut seen)?;
+                size_bytes = size_bytes.saturating_add(record.size_bytes());
+                if options.batch_bytes_max < size_bytes {
+                    return Err(too_large(&format!(
+                        "the records of the batch are together larger than {} bytes: send fewer at once",
+                        options.batch_bytes_max
+                    )));
+                }
                 accepted += 1;
             }
             EntryRef::DeadLetter(letter) => {
@@ -315,6 +324,23 @@ mod tests {
         let mut flags = record(&[]);
         flags.flags = Flags(1 << 30);
         check(&[flags]).unwrap_err();
+    }
+
+    #[test]
+    fn records_that_share_values_count_as_if_each_had_its_own() {
+        let fields = [("message", Value::Str("x".repeat(10_000)))];
+        let records = vec![record(&fields); 100];
+        let batch = of_records(records.iter(), 5);
+        assert!(batch.as_bytes().len() < 20_000);
+        let mut options = DecodeOptions {
+            batch_bytes_max: 2_000_000,
+            ..DecodeOptions::default()
+        };
+        decode(batch.as_bytes(), &options).unwrap();
+        options.batch_bytes_max = 1_000_000;
+        let error = decode(batch.as_bytes(), &options).unwrap_err();
+        assert_eq!(error.kind, ErrorKind::TooLarge);
+        assert!(error.message.contains("larger than 1000000"), "{error}");
     }
 
     #[test]

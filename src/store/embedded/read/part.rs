@@ -6,8 +6,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use arrow::array::{AsArray as _, RecordBatch, UInt32Array};
-use arrow::compute::take_record_batch;
+use arrow::array::{AsArray as _, RecordBatch};
 use arrow::datatypes::{TimestampNanosecondType, UInt8Type, UInt32Type, UInt64Type};
 use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
 use parquet::file::page_index::column_index::ColumnIndexMetaData;
@@ -199,22 +198,15 @@ fn read_head(
     cancel: &Cancel,
     visit: &mut dyn FnMut(Chunk<'_>) -> Result<()>,
 ) -> Result<()> {
-    let projected = chunk.batch.project(columns).map_err(head_failed)?;
-    let is_whole = rows.len() == chunk.n_rows() as u64;
     let mut iter = rows.iter();
     let mut numbers = vec![0; BATCH_ROWS.min(chunk.n_rows())];
     loop {
         cancel.check()?;
         let rows = fill(&mut numbers, &mut iter);
-        let Some(first) = rows.first() else {
+        if rows.is_empty() {
             return Ok(());
-        };
-        let batch = if is_whole {
-            projected.slice(*first as usize, rows.len())
-        } else {
-            let indices = UInt32Array::from(rows.to_vec());
-            take_record_batch(&projected, &indices).map_err(head_failed)?
-        };
+        }
+        let batch = chunk.read(columns, rows)?;
         visit(Chunk {
             batch: &batch,
             rows,
@@ -230,10 +222,6 @@ fn fill<'a>(places: &'a mut [u32], rows: &mut impl Iterator<Item = u32>) -> &'a 
         n_filled += 1;
     }
     places.get(..n_filled).unwrap_or_default()
-}
-
-fn head_failed(error: arrow::error::ArrowError) -> Error {
-    Error::internal("cannot take rows of the head").with_source(error)
 }
 
 fn read_segment(

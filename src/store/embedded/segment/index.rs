@@ -16,12 +16,13 @@ use std::io;
 use arrow::array::{Array as _, ArrayRef, AsArray as _};
 use arrow::datatypes::{Float64Type, Int64Type};
 use hashbrown::HashMap;
-use logyard_tokens::{IndexBuilder, IndexReader, ReadAt, ValueTokens};
+use logyard_tokens::{IndexBuilder, IndexReader, NO_KEY, ReadAt, ValueTokens};
 
 use crate::record::leaves::any_leaf;
 use crate::record::value::{Value, ValueRef, ValueType};
 use crate::store::embedded::overflow;
 use crate::store::embedded::segment::file::SegmentFile;
+use crate::store::embedded::segment::write::Words;
 
 /// A column is taken for a dictionary while it has at most one distinct value for so many rows.
 const ROWS_PER_VALUE: usize = 4;
@@ -53,48 +54,29 @@ pub fn add_column(
     value_type: Option<ValueType>,
     array: &ArrayRef,
 ) {
-    if array.null_count() == array.len() {
-        return;
-    }
-    let mut stretch = Stretch {
+    let stretch = Stretch {
         index,
         column,
         first_row,
+        numbers: None,
     };
-    match value_type {
-        Some(ValueType::Null) => {}
-        Some(ValueType::Bool) => stretch.add(array.as_boolean().iter(), |value, tokens| {
-            tokens.value(bool_value(value));
-        }),
-        Some(ValueType::Int) => {
-            let mut buffer = itoa::Buffer::new();
-            let values = array.as_primitive::<Int64Type>().iter();
-            stretch.add(values, |value, tokens| {
-                tokens.value(&int_value(value, &mut buffer));
-            });
-        }
-        Some(ValueType::Float) => {
-            let values = array.as_primitive::<Float64Type>().iter();
-            let values = values.map(|value| value.map(f64::to_bits));
-            stretch.add(values, |bits, tokens| {
-                tokens.value(&float_value(f64::from_bits(bits)));
-            });
-        }
-        Some(ValueType::Number) => stretch.add(array.as_string::<i32>().iter(), |text, tokens| {
-            tokens.value(&number_value(text));
-        }),
-        Some(ValueType::Str) => {
-            stretch.add(array.as_string::<i32>().iter(), |text, tokens| {
-                tokens.text(text);
-            });
-        }
-        Some(ValueType::Json) => stretch.add(array.as_string::<i32>().iter(), |text, tokens| {
-            add_json(tokens, text);
-        }),
-        None => stretch.add(array.as_string::<i32>().iter(), |text, tokens| {
-            add_overflow(tokens, text);
-        }),
-    }
+    stretch.add_array(value_type, array);
+}
+
+/// Adds a column of the row group whose distinct values are known.
+pub fn add_words(
+    index: &mut IndexBuilder,
+    column: u32,
+    value_type: Option<ValueType>,
+    words: &Words,
+) {
+    let stretch = Stretch {
+        index,
+        column,
+        first_row: 0,
+        numbers: Some(&words.numbers),
+    };
+    stretch.add_array(value_type, &words.values);
 }
 
 /// The value under which a number is indexed: that of its nearest double.
@@ -174,16 +156,63 @@ struct Stretch<'a> {
     index: &'a mut IndexBuilder,
     column: u32,
     first_row: u32,
+    /// Where the values are already numbered: for each row the number of its value, or [`NO_KEY`].
+    numbers: Option<&'a [u32]>,
 }
 
 impl Stretch<'_> {
+    fn add_array(mut self, value_type: Option<ValueType>, array: &ArrayRef) {
+        if array.null_count() == array.len() {
+            return;
+        }
+        match value_type {
+            Some(ValueType::Null) => {}
+            Some(ValueType::Bool) => self.add(array.as_boolean().iter(), |value, tokens| {
+                tokens.value(bool_value(value));
+            }),
+            Some(ValueType::Int) => {
+                let mut buffer = itoa::Buffer::new();
+                let values = array.as_primitive::<Int64Type>().iter();
+                self.add(values, |value, tokens| {
+                    tokens.value(&int_value(value, &mut buffer));
+                });
+            }
+            Some(ValueType::Float) => {
+                let values = array.as_primitive::<Float64Type>().iter();
+                let values = values.map(|value| value.map(f64::to_bits));
+                self.add(values, |bits, tokens| {
+                    tokens.value(&float_value(f64::from_bits(bits)));
+                });
+            }
+            Some(ValueType::Number) => self.add(array.as_string::<i32>().iter(), |text, tokens| {
+                tokens.value(&number_value(text));
+            }),
+            Some(ValueType::Str) => {
+                self.add(array.as_string::<i32>().iter(), |text, tokens| {
+                    tokens.text(text);
+                });
+            }
+            Some(ValueType::Json) => self.add(array.as_string::<i32>().iter(), |text, tokens| {
+                add_json(tokens, text);
+            }),
+            None => self.add(array.as_string::<i32>().iter(), |text, tokens| {
+                add_overflow(tokens, text);
+            }),
+        }
+    }
+
     /// `add` says what is to be found in a value: once for each distinct one where they repeat, else for each row.
     fn add<T: Hash + Eq + Copy>(
         &mut self,
         rows: impl ExactSizeIterator<Item = Option<T>> + Clone,
         mut add: impl FnMut(T, &mut dyn Tokens),
     ) {
-        if let Some((values, keys)) = dictionary(rows.clone()) {
+        let numbered = match self.numbers {
+            Some(numbers) => Some((rows.clone().flatten().collect(), Cow::Borrowed(numbers))),
+            None => dictionary(rows.clone()).map(|(values, keys)| (values, Cow::Owned(keys))),
+        };
+        if let Some((values, keys)) = numbered {
+            let values: Vec<T> = values;
             let (column, n_values) = (self.column, values.len());
             let of_value = |value: usize, tokens: &mut ValueTokens| {
                 if let Some(value) = values.get(value) {
@@ -238,20 +267,20 @@ fn add_overflow(tokens: &mut dyn Tokens, json: &str) {
     }
 }
 
-type Dictionary<T> = (Vec<T>, Vec<Option<u32>>);
+type Dictionary<T> = (Vec<T>, Vec<u32>);
 
-/// Distinct values and the key of each row, if values repeat enough.
+/// Distinct values and the key of each row, or [`NO_KEY`], if values repeat enough.
 fn dictionary<T: Hash + Eq + Copy>(
     rows: impl ExactSizeIterator<Item = Option<T>>,
 ) -> Option<Dictionary<T>> {
     let mut values: Vec<T> = Vec::new();
-    let mut keys: Vec<Option<u32>> = Vec::with_capacity(rows.len());
+    let mut keys: Vec<u32> = Vec::with_capacity(rows.len());
     let mut known: HashMap<T, u32, ahash::RandomState> = HashMap::default();
     let mut last: Option<(T, u32)> = None;
     let mut n_values = 0;
     for value in rows {
         let Some(value) = value else {
-            keys.push(None);
+            keys.push(NO_KEY);
             continue;
         };
         n_values += 1;
@@ -264,7 +293,7 @@ fn dictionary<T: Hash + Eq + Copy>(
             }),
         };
         last = Some((value, key));
-        keys.push(Some(key));
+        keys.push(key);
         let is_too_many = TRIAL_ROWS.max(n_values) < values.len() * ROWS_PER_VALUE
             || DICTIONARY_VALUES_MAX < values.len();
         if is_too_many {
@@ -365,6 +394,6 @@ mod tests {
         assert!(dictionary((0..5_000).map(Some)).is_none());
         let (values, keys) = dictionary((0..5_000).map(|i| (i % 2 == 0).then_some(i % 6))).unwrap();
         assert_eq!(values, [0, 2, 4]);
-        assert_eq!(keys[..4], [Some(0), None, Some(1), None]);
+        assert_eq!(keys[..4], [0, NO_KEY, 1, NO_KEY]);
     }
 }

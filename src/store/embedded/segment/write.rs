@@ -9,10 +9,13 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use arrow::array::{Array, ArrayRef, AsArray as _};
+use arrow::array::{Array, ArrayRef, AsArray as _, DictionaryArray, UInt32Array};
+use arrow::buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
+use arrow::compute::take;
 use arrow::datatypes::{
     DataType, Schema, SchemaRef, TimestampNanosecondType, UInt32Type, UInt64Type,
 };
+use arrow::error::ArrowError;
 use logyard_tokens::{IndexBuilder, IndexOptions};
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
@@ -28,9 +31,10 @@ use crate::common::error::{Error, Result};
 use crate::record::{Position, RecordKey};
 use crate::store::embedded::schema::{self, Columns, SYSTEM_COLUMNS};
 use crate::store::embedded::segment::file::encode_checksums;
-use crate::store::embedded::segment::index::add_column;
+use crate::store::embedded::segment::index::{add_column, add_words};
 use crate::store::embedded::segment::pages::PageLog;
 use crate::store::embedded::segment::{self, SegmentMeta};
+use crate::store::embedded::snapshot::NO_VALUE;
 
 const DICTIONARY_BYTES_MAX: usize = 1 << 20;
 /// Exact rows of frequent tokens go where they would make the index larger than a fifth of its rows.
@@ -85,8 +89,42 @@ pub trait RowSource {
     /// each all rows of the row group, slice after slice.
     fn column(&mut self, column: usize, rows: Range<usize>) -> Result<ArrayRef>;
 
+    /// The values of a column for all rows of the row group, if they are known by number; then they are not asked for by slices.
+    fn words(&mut self, _column: usize, _rows: Range<usize>) -> Result<Option<Words>> {
+        Ok(None)
+    }
+
     /// What the values of a column in `rows` are like, roughly.
     fn outline(&self, column: usize, rows: &Range<usize>) -> Outline;
+}
+
+/// A column whose values repeat: the distinct ones, and which of them each row has.
+pub struct Words {
+    /// For each row its value's place in `values`, or [`NO_VALUE`].
+    pub numbers: ScalarBuffer<u32>,
+    /// Never null.
+    pub values: ArrayRef,
+}
+
+impl Words {
+    /// The numbers as Arrow has them.
+    fn keys(&self) -> UInt32Array {
+        let numbers = &self.numbers;
+        let nulls = numbers.contains(&NO_VALUE).then(|| {
+            let is_valid = |row: usize| numbers.get(row).is_some_and(|n| *n != NO_VALUE);
+            NullBuffer::new(BooleanBuffer::collect_bool(numbers.len(), is_valid))
+        });
+        UInt32Array::new(numbers.clone(), nulls)
+    }
+
+    /// For the writer of the column: texts go by number, others are spelled out.
+    fn to_array(&self) -> Result<ArrayRef, ArrowError> {
+        if self.values.data_type() == &DataType::Utf8 {
+            let array = DictionaryArray::try_new(self.keys(), Arc::clone(&self.values))?;
+            return Ok(Arc::new(array));
+        }
+        take(&self.values, &self.keys(), None)
+    }
 }
 
 /// A rough idea of a column's values, to choose how they are written.
@@ -323,6 +361,15 @@ impl Work<'_> {
             let is_overflow = self.columns.overflow() == Some(column);
             let value_type = self.columns.info(column).map(|info| info.value_type);
             let mut column_writer = self.column_writers.create(column)?;
+            if let Some(words) = self.source.words(column, rows.clone())? {
+                let array = words.to_array().map_err(ParquetError::from)?;
+                for leaf in compute_leaves(schema.field(column), &array)? {
+                    column_writer.write(&leaf)?;
+                }
+                add_words(&mut index, number, value_type, &words);
+                column_writer.close()?.append_to_row_group(&mut row_group)?;
+                continue;
+            }
             let size_bytes = self.source.outline(column, &rows).size_bytes;
             for slice in slices(&rows, size_bytes, self.index_options.page_rows) {
                 let array = self.source.column(column, slice.clone())?;
