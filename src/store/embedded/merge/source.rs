@@ -505,14 +505,9 @@ fn union(inputs: &mut [Input], columns_max: usize) -> (SchemaRef, Vec<Vec<Option
     (schema, columns)
 }
 
-/// Values other than null of a column, as far as the statistics know.
+/// Values other than null of a column.
 fn n_values(reader: &SegmentReader, column: usize) -> u64 {
-    let row_groups = reader.metadata().row_groups();
-    let counts = row_groups.iter().map(|row_group| {
-        let n_rows = u64::try_from(row_group.num_rows()).unwrap_or(0);
-        let chunk = row_group.columns().get(column);
-        let n_nulls = chunk.and_then(|chunk| chunk.statistics()?.null_count_opt());
-        n_rows.saturating_sub(n_nulls.unwrap_or(0))
-    });
+    let row_groups = 0..reader.metadata().num_row_groups();
+    let counts = row_groups.filter_map(|row_group| reader.n_values(row_group, column));
     counts.sum()
 }

@@ -135,12 +135,11 @@ impl<'a> Group<'a> {
     }
 
     fn source_bounds(&self, term: &CompiledTerm, source: &Source) -> Result<Bounds> {
-        let chunk = self.metadata.columns().get(source.index());
-        let n_null = chunk.and_then(|chunk| chunk.statistics()?.null_count_opt());
-        if n_null == Some(u64::from(self.n_rows())) {
+        let n_values = self.reader.n_values(self.index, source.index());
+        if n_values == Some(0) {
             return Ok(Bounds::exact(Rows::None));
         }
-        let has_all = n_null == Some(0);
+        let has_all = n_values == Some(u64::from(self.n_rows()));
         let column = u32::try_from(source.index()).ok();
         Ok(match (source, term.sought()) {
             (Source::Column { value_type, .. }, Sought::Texts(texts)) => {

@@ -8,7 +8,7 @@
 //!
 //! The footer's key-value metadata names what other readers skip: `logyard.format` (2), `logyard.columns` (keys and types of the fields; see
 //! [`describe`](super::schema::describe)), `logyard.indexes` (offset and length of each row group's
-//! token index, `offset:length,…`; see [`index`]), `logyard.checksums.offset`, `logyard.checksums.len` (see [`file`]). Every page has an xxh3 checksum that each read verifies;
+//! token index, `offset:length,…`; see [`index`]), `logyard.value_counts` (for each row group, of each column the values other than null: `1,2;3,4`), `logyard.checksums.offset`, `logyard.checksums.len` (see [`file`]). Every page has an xxh3 checksum that each read verifies;
 //! the footer's checksum is in the catalog.
 //!
 //! This module must not know the catalog, nor who asks.
@@ -30,7 +30,7 @@ use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
     ParquetRecordBatchReaderBuilder, RowSelection,
 };
-use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData};
+use parquet::file::metadata::{PageIndexPolicy, ParquetMetaData, RowGroupMetaData};
 
 use crate::common::error::{Error, ErrorKind, Result};
 use crate::record::RecordKey;
@@ -43,6 +43,7 @@ pub const FORMAT: &str = "logyard.format";
 pub const FORMAT_VERSION: &str = "2";
 pub const COLUMNS: &str = "logyard.columns";
 pub const INDEXES: &str = "logyard.indexes";
+pub const VALUE_COUNTS: &str = "logyard.value_counts";
 pub const CHECKSUMS_OFFSET: &str = "logyard.checksums.offset";
 pub const CHECKSUMS_LEN: &str = "logyard.checksums.len";
 
@@ -83,6 +84,8 @@ pub struct SegmentReader {
     metadata: ArrowReaderMetadata,
     columns: Columns,
     row_group_starts: Vec<u64>,
+    /// For each row group, of each column.
+    value_counts: Vec<Vec<Option<u64>>>,
     indexes: Vec<Index>,
 }
 
@@ -198,6 +201,13 @@ impl SegmentReader {
                 meta.n_rows
             ))));
         }
+        let value_counts = match value(metadata.metadata(), VALUE_COUNTS) {
+            Some(counts) => decode_value_counts(counts, metadata.metadata()).ok_or_else(|| {
+                let what = format!("`{VALUE_COUNTS}` does not fit its columns");
+                Error::corrupt(in_file(&what))
+            })?,
+            None => value_counts_by_statistics(metadata.metadata()),
+        };
         let indexes = open_indexes(file, metadata.metadata())
             .map_err(|fault| Error::corrupt(in_file(&fault)))?;
         Ok(Self {
@@ -207,8 +217,14 @@ impl SegmentReader {
             metadata,
             columns,
             row_group_starts,
+            value_counts,
             indexes,
         })
+    }
+
+    /// Values other than null of a column in a row group, if that is known.
+    pub fn n_values(&self, row_group: usize, column: usize) -> Option<u64> {
+        *self.value_counts.get(row_group)?.get(column)?
     }
 
     pub fn columns(&self) -> &Columns {
@@ -340,6 +356,50 @@ fn index_places(metadata: &ParquetMetaData) -> Option<Vec<(u64, u64)>> {
         .collect()
 }
 
+pub fn encode_value_counts(row_groups: &[Vec<u64>]) -> String {
+    let mut text = String::new();
+    for counts in row_groups {
+        if !text.is_empty() {
+            text.push(';');
+        }
+        let counts: Vec<String> = counts.iter().map(u64::to_string).collect();
+        text.push_str(&counts.join(","));
+    }
+    text
+}
+
+/// `None` unless there is one for each column of each row group, and none has more than rows.
+fn decode_value_counts(text: &str, metadata: &ParquetMetaData) -> Option<Vec<Vec<Option<u64>>>> {
+    let counts_of = |text: &str, row_group: &RowGroupMetaData| -> Option<Vec<Option<u64>>> {
+        let n_rows = u64::try_from(row_group.num_rows()).ok()?;
+        let counts = text.split(',').map(|count| count.parse().ok());
+        let counts: Vec<Option<u64>> = counts.collect();
+        let fits = counts.len() == row_group.num_columns();
+        let is_count = |count: &Option<u64>| count.is_some_and(|count| count <= n_rows);
+        (fits && counts.iter().all(is_count)).then_some(counts)
+    };
+    let texts: Vec<&str> = text.split(';').collect();
+    if texts.len() != metadata.num_row_groups() {
+        return None;
+    }
+    let groups = texts.into_iter().zip(metadata.row_groups());
+    groups.map(|(text, group)| counts_of(text, group)).collect()
+}
+
+/// Of segments without [`VALUE_COUNTS`], which have statistics for every column.
+fn value_counts_by_statistics(metadata: &ParquetMetaData) -> Vec<Vec<Option<u64>>> {
+    let counts_of = |row_group: &RowGroupMetaData| {
+        let n_rows = u64::try_from(row_group.num_rows()).unwrap_or(0);
+        let columns = row_group.columns().iter();
+        let counts = columns.map(|chunk| {
+            let n_nulls = chunk.statistics()?.null_count_opt()?;
+            n_rows.checked_sub(n_nulls)
+        });
+        counts.collect()
+    };
+    metadata.row_groups().iter().map(counts_of).collect()
+}
+
 fn blob(metadata: &ParquetMetaData, offset_key: &str, len_key: &str) -> Option<(u64, u64)> {
     let number = |key: &str| -> Option<u64> { value(metadata, key)?.parse().ok() };
     Some((number(offset_key)?, number(len_key)?))
@@ -350,4 +410,34 @@ fn value<'a>(metadata: &'a ParquetMetaData, key: &str) -> Option<&'a str> {
     let pairs = metadata.file_metadata().key_value_metadata()?;
     let pair = pairs.iter().find(|pair| pair.key == key)?;
     pair.value.as_deref()
+}
+
+#[cfg(test)]
+mod tests {
+    use arrow::array::{ArrayRef, Int64Array, RecordBatch, StringArray};
+    use parquet::arrow::ArrowWriter;
+
+    use super::*;
+
+    #[test]
+    fn counts_of_values_come_from_the_footer_or_from_statistics() {
+        let texts: ArrayRef = Arc::new(StringArray::from(vec![Some("a"), None, Some("a")]));
+        let none: ArrayRef = Arc::new(Int64Array::from(vec![None, None, None]));
+        let batch = RecordBatch::try_from_iter([("s", texts), ("i", none)]).unwrap();
+        let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
+        for _ in 0..2 {
+            writer.write(&batch).unwrap();
+            writer.flush().unwrap();
+        }
+        let metadata = writer.finish().unwrap();
+        let counts = [vec![2, 0], vec![2, 0]];
+        let known = vec![vec![Some(2), Some(0)]; 2];
+        assert_eq!(value_counts_by_statistics(&metadata), known);
+        let text = encode_value_counts(&counts);
+        assert_eq!(text, "2,0;2,0");
+        assert_eq!(decode_value_counts(&text, &metadata), Some(known));
+        for wrong in ["", "2,0", "2,0;2", "2,0;2,4", "2,0;2,x", "2,0;2,0;2,0"] {
+            assert_eq!(decode_value_counts(wrong, &metadata), None, "{wrong}");
+        }
+    }
 }

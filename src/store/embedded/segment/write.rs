@@ -1,8 +1,8 @@
 //! Writes one segment file, column by column and slice by slice, so that only a few mebibytes of values are in memory beside the compressed pages.
 //!
 //! Choices (`benches/store_write` says what they cost together): zstd level 1; row groups of at most `row_group_rows_max`; pages of at most `page_rows_max` rows or
-//! `page_bytes_max` bytes; dictionaries where a sample shows repeated values; time and numbers delta-packed; statistics for pages of time and
-//! numbers, for whole chunks of other columns. The file gets its final name only when it is whole and synced: the caller syncs the folder.
+//! `page_bytes_max` bytes; dictionaries where values repeat; time and numbers delta-packed, with statistics for their pages; of all columns the
+//! number of values in the footer. The file gets its final name only when it is whole and synced: the caller syncs the folder.
 
 use std::fs::File;
 use std::ops::Range;
@@ -41,8 +41,6 @@ const DICTIONARY_BYTES_MAX: usize = 1 << 20;
 const ROWS_TO_INDEX_SIZE: usize = 5;
 /// Below so many rows a dictionary page costs more than it saves: zstd finds the repeats itself.
 const DICTIONARY_ROWS_MIN: usize = 256;
-/// Bytes kept of the least and greatest text of a column chunk.
-const TEXT_BOUND_BYTES: usize = 8;
 /// Below so many values delta packing saves little, and its encoder takes a mebibyte for each column of the row group at once.
 const DELTA_VALUES_MIN: usize = 4_096;
 /// A column chunk of at most so many bytes of values is not compressed: it would save less than the compressor's set-up costs.
@@ -218,6 +216,7 @@ fn write_file(
         pages: &pages,
         keys: Keys::default(),
         indexes: Vec::new(),
+        value_counts: Vec::new(),
         check,
     };
     let mut row = new.rows.start;
@@ -341,6 +340,8 @@ struct Work<'a> {
     keys: Keys,
     /// (offset, length) of each row group's token index.
     indexes: Vec<(u64, u64)>,
+    /// For each row group, of each column the values other than null.
+    value_counts: Vec<Vec<u64>>,
     check: &'a mut dyn FnMut() -> Result<()>,
 }
 
@@ -354,6 +355,7 @@ impl Work<'_> {
         let mut index = IndexBuilder::new(n_rows, self.index_options.clone());
         self.source.begin_row_group(rows.clone())?;
         let mut row_group = self.writer.next_row_group()?;
+        let mut value_counts = Vec::with_capacity(schema.fields().len());
         for column in 0..schema.fields().len() {
             (self.check)()?;
             let number = u32::try_from(column)
@@ -363,6 +365,7 @@ impl Work<'_> {
             let mut column_writer = self.column_writers.create(column)?;
             if let Some(words) = self.source.words(column, rows.clone())? {
                 let array = words.to_array().map_err(ParquetError::from)?;
+                value_counts.push(n_values(&array));
                 for leaf in compute_leaves(schema.field(column), &array)? {
                     column_writer.write(&leaf)?;
                 }
@@ -371,8 +374,10 @@ impl Work<'_> {
                 continue;
             }
             let size_bytes = self.source.outline(column, &rows).size_bytes;
+            let mut n_column_values = 0;
             for slice in slices(&rows, size_bytes, self.index_options.page_rows) {
                 let array = self.source.column(column, slice.clone())?;
+                n_column_values += n_values(&array);
                 let is_first = self.indexes.is_empty() && slice.start == rows.start;
                 self.keys.note(column, &array, is_first);
                 for leaf in compute_leaves(schema.field(column), &array)? {
@@ -383,6 +388,7 @@ impl Work<'_> {
                     add_column(&mut index, number, first_row, value_type, &array);
                 }
             }
+            value_counts.push(n_column_values);
             column_writer.close()?.append_to_row_group(&mut row_group)?;
         }
         row_group.close()?;
@@ -390,6 +396,7 @@ impl Work<'_> {
         let bytes = index.finish_within((end - start) / ROWS_TO_INDEX_SIZE);
         self.writer.write_all(&bytes)?;
         self.indexes.push((end as u64, bytes.len() as u64));
+        self.value_counts.push(value_counts);
         Ok(())
     }
 
@@ -405,6 +412,10 @@ impl Work<'_> {
             (segment::FORMAT, segment::FORMAT_VERSION.to_owned()),
             (segment::COLUMNS, columns),
             (segment::INDEXES, places.join(",")),
+            (
+                segment::VALUE_COUNTS,
+                segment::encode_value_counts(&self.value_counts),
+            ),
             (segment::CHECKSUMS_OFFSET, offset.to_string()),
             (segment::CHECKSUMS_LEN, checksums.len().to_string()),
         ] {
@@ -414,6 +425,11 @@ impl Work<'_> {
         self.writer.write_all(&checksums)?;
         self.writer.flush()
     }
+}
+
+/// Values other than null.
+fn n_values(array: &ArrayRef) -> u64 {
+    (array.len() - array.null_count()) as u64
 }
 
 /// `rows` in slices of about [`SLICE_BYTES`], given the bytes of all. Slices longer than a page of the index end where one does, which saves the index
@@ -480,8 +496,6 @@ fn properties(
         .set_data_page_size_limit(options.page_bytes_max)
         .set_dictionary_page_size_limit(DICTIONARY_BYTES_MAX)
         .set_statistics_enabled(EnabledStatistics::Chunk)
-        // Of texts only the counts of nulls are asked for.
-        .set_statistics_truncate_length(Some(TEXT_BOUND_BYTES))
         .set_max_row_group_row_count(None)
         .set_sorting_columns(Some(sorting_columns(sorted)));
     for (index, field) in source.schema().fields().iter().enumerate() {
@@ -505,10 +519,13 @@ fn properties(
         if outline.size_bytes < COMPRESSED_BYTES_MIN {
             builder = builder.set_column_compression(path.clone(), Compression::UNCOMPRESSED);
         }
-        let has_ranges = !matches!(field.data_type(), DataType::Utf8 | DataType::Boolean);
-        if has_ranges {
-            builder = builder.set_column_statistics_enabled(path, EnabledStatistics::Page);
-        }
+        // Nobody asks for the least and the greatest text, which cost two comparisons of each with the last ones.
+        let statistics = match field.data_type() {
+            DataType::Utf8 => EnabledStatistics::None,
+            DataType::Boolean => EnabledStatistics::Chunk,
+            _ => EnabledStatistics::Page,
+        };
+        builder = builder.set_column_statistics_enabled(path, statistics);
     }
     Ok(builder.build())
 }
