@@ -319,7 +319,7 @@ impl Default for Store {
     fn default() -> Self {
         Self {
             kind: "embedded".to_owned(),
-            head_rows_max: 262_144,
+            head_rows_max: 131_072,
             head_bytes_max: 32 << 20,
             head_age_max_ms: 300_000,
             columns_max: 1000,

@@ -11,7 +11,7 @@ use crate::store::embedded::store::ReadOptions;
 /// of one column, the segment's compressed pages (about a tenth of the head) and its token index while that is built; so does a merge, of a row group.
 #[derive(Clone, Debug)]
 pub struct EmbeddedStoreOptions {
-    /// Rows in memory that start a flush. Default: 262,144.
+    /// Rows in memory that start a flush. Default: 131,072.
     pub head_rows_max: usize,
     /// Bytes in memory that start a flush. Default: 32 MiB.
     pub head_bytes_max: usize,
@@ -34,7 +34,7 @@ pub struct EmbeddedStoreOptions {
 impl Default for EmbeddedStoreOptions {
     fn default() -> Self {
         Self {
-            head_rows_max: 262_144,
+            head_rows_max: 131_072,
             head_bytes_max: 32 << 20,
             head_age_max: Duration::from_secs(300),
             columns: ColumnLimits::default(),
