@@ -21,6 +21,8 @@ pub struct Head {
     pub letters: Vec<Arc<[DeadLetter]>>,
     pub n_rows: usize,
     pub size_bytes: usize,
+    /// Of the rows' texts, had each row its own.
+    pub text_bytes: usize,
     /// When the first entry came.
     pub since: Option<Instant>,
 }
@@ -59,6 +61,7 @@ impl Head {
         }
         self.n_rows = self.chunks.iter().map(|chunk| chunk.n_rows()).sum();
         self.size_bytes = self.chunks.iter().map(|chunk| chunk.size_bytes).sum();
+        self.text_bytes = self.chunks.iter().map(|chunk| chunk.text_bytes).sum();
     }
 
     pub fn push_letters(&mut self, letters: Vec<DeadLetter>) {

@@ -13,7 +13,7 @@ use crate::store::embedded::store::ReadOptions;
 pub struct EmbeddedStoreOptions {
     /// Rows in memory that start a flush. Default: 131,072.
     pub head_rows_max: usize,
-    /// Bytes in memory that start a flush. Default: 32 MiB.
+    /// Bytes in memory that start a flush; so do texts of four times as many bytes, had each row its own. Default: 32 MiB.
     pub head_bytes_max: usize,
     /// Age of the oldest row in memory that starts a flush. Default: 5 min.
     pub head_age_max: Duration,

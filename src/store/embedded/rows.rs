@@ -351,12 +351,9 @@ fn field_rows(columns: &[Option<&HeadColumn>]) -> FieldRows {
     let present = || columns.iter().copied().flatten();
     let n_values: usize = present().map(HeadColumn::n_values).sum();
     let n_kept: usize = present().map(|column| column.values.len()).sum();
-    let kept_bytes: usize = present()
-        .map(|column| values_size_bytes(&column.values))
-        .sum();
     let mut outline = Outline {
         n_values,
-        size_bytes: kept_bytes * n_values / n_kept.max(1),
+        size_bytes: present().map(size_bytes_of_rows).sum(),
         has_repeats: false,
     };
     let Some(first) = present().next() else {
@@ -466,17 +463,20 @@ impl Numbering {
     }
 }
 
-fn values_size_bytes(array: &ArrayRef) -> usize {
-    match array.data_type() {
+/// Of the values of all rows, had each row its own.
+fn size_bytes_of_rows(column: &HeadColumn) -> usize {
+    match column.values.data_type() {
         DataType::Utf8 => {
-            let offsets = array.as_string::<i32>().value_offsets();
-            let ends = offsets.first().zip(offsets.last());
-            ends.map_or(0, |(first, last)| {
-                usize::try_from(last - first).unwrap_or(0)
-            })
+            let offsets = column.values.as_string::<i32>().value_offsets();
+            let size_of = |number: &u32| {
+                let number = *number as usize;
+                let bounds = offsets.get(number).zip(offsets.get(number + 1));
+                bounds.map_or(0, |(start, end)| usize::try_from(end - start).unwrap_or(0))
+            };
+            column.numbers.iter().map(size_of).sum()
         }
-        DataType::Boolean => array.len() / 8 + 1,
-        _ => array.len() * 8,
+        DataType::Boolean => column.n_values() / 8 + 1,
+        _ => column.n_values() * 8,
     }
 }
 

@@ -16,6 +16,8 @@ use crate::store::embedded::head::{ChunkLimits, Head};
 use crate::store::embedded::rows::day_of;
 use crate::store::embedded::schema;
 
+/// A head is full when its texts, had each row its own, are so many times as large as it may be in memory: a flush spells some of them out.
+const TEXT_TO_MEMORY: usize = 4;
 const RETRY_FIRST: Duration = Duration::from_millis(250);
 const RETRY_MAX: Duration = Duration::from_secs(15);
 /// How often waiting threads look whether they should stop.
@@ -183,6 +185,7 @@ impl Writer {
         let options = &self.disk.options;
         options.head_rows_max <= self.head.n_rows
             || options.head_bytes_max <= self.head.size_bytes + self.head.letters_bytes()
+            || options.head_bytes_max.saturating_mul(TEXT_TO_MEMORY) <= self.head.text_bytes
     }
 
     fn write(&mut self, batches: &[QueuedBatch], reply: oneshot::Sender<Result<()>>) {

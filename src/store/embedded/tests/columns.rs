@@ -65,34 +65,40 @@ fn columns_of_every_habit_reach_the_disk_whole() {
 }
 
 #[test]
-fn a_chunk_spells_out_a_bounded_amount_of_text() {
+fn chunks_and_heads_hold_a_bounded_amount_of_text() {
     let folder = tempfile::tempdir().unwrap();
     run(async {
         let options = EmbeddedStoreOptions::default();
         let store = EmbeddedStore::open(folder.path(), options).unwrap();
         let text = "x".repeat(1 << 20);
-        for seq in 0..4 {
+        let batch = |seq| {
             let mut builder = BatchBuilder::new(0);
             for _ in 0..40 {
                 builder.begin_record();
                 builder.field("message", ValueRef::Str(&text));
                 builder.end_record(0, 9, Flags::default());
             }
-            let first = Position {
-                partition: 0,
-                seq: seq * 40,
-            };
+            let first = Position { partition: 0, seq };
             let batch = builder.finish();
-            store
-                .write(vec![QueuedBatch { first, batch }])
-                .await
-                .unwrap();
+            QueuedBatch { first, batch }
+        };
+        for n in 0..3 {
+            store.write(vec![batch(n * 40)]).await.unwrap();
         }
         let snapshot = store.snapshot();
         let head = &snapshot.head;
-        assert_eq!(head.iter().map(|chunk| chunk.n_rows()).sum::<usize>(), 160);
+        assert_eq!(head.iter().map(|chunk| chunk.n_rows()).sum::<usize>(), 120);
         for chunk in head {
             assert!(chunk.text_bytes <= 65 << 20, "{}", chunk.text_bytes);
         }
+        // 160 MiB of text, four of memory.
+        let mut durable = store.durable();
+        store.write(vec![batch(120)]).await.unwrap();
+        let is_flushed = durable.wait_for(|stored| stored.next_seq(0) == 160);
+        tokio::time::timeout(Duration::from_secs(60), is_flushed)
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(store.snapshot().head.is_empty());
     });
 }
