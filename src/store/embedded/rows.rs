@@ -19,16 +19,12 @@ use hashbrown::HashMap;
 use crate::common::error::{Error, Result};
 use crate::record::value::ValueType;
 use crate::store::embedded::schema::{self, SYSTEM_COLUMNS};
-use crate::store::embedded::segment::write::{Outline, RowSource, Words};
-use crate::store::embedded::snapshot::{HeadChunk, HeadColumn, NO_VALUE};
+use crate::store::embedded::segment::index::is_too_many;
+use crate::store::embedded::segment::write::{NO_VALUE, Outline, RowSource, Words};
+use crate::store::embedded::snapshot::{HeadChunk, HeadColumn};
 use crate::store::embedded::spill;
 
 const DAY_NS: i64 = 86_400_000_000_000;
-/// Distinct values are numbered while there is at most one for so many rows.
-const ROWS_PER_WORD: usize = 4;
-const WORDS_MAX: usize = 16_384;
-/// So few rows are no reason to give up.
-const TRIAL_ROWS: usize = 512;
 /// Values after which to look whether those that batches hold once repeat from batch to batch.
 const TRIAL_VALUES: usize = 1_024;
 
@@ -302,7 +298,7 @@ impl RowSource for PartRows<'_> {
             };
             if let Some(own) = own.get_mut(*word as usize) {
                 if *own == NO_VALUE {
-                    // At most `WORDS_MAX`.
+                    // Bounded by `is_too_many`.
                     *own = used.len() as u32;
                     used.push(*word);
                 }
@@ -359,48 +355,40 @@ fn field_rows(columns: &[Option<&HeadColumn>]) -> FieldRows {
     let Some(first) = present().next() else {
         return FieldRows::default();
     };
-    let of_chunk = |column: &Option<&HeadColumn>| column.map(|column| Arc::clone(&column.values));
-    let arrays: Vec<Option<ArrayRef>> = columns.iter().map(of_chunk).collect();
-    let arrays = || arrays.iter().map(Option::as_ref);
     let mut numbering = Numbering {
         n_values,
         n_kept,
         ..Numbering::default()
     };
     let words = match first.values.data_type() {
-        DataType::Utf8 => {
-            let texts = arrays().map(|array| array.map(|array| array.as_string::<i32>()));
-            let words = numbering.run(texts.map(|texts| texts.into_iter().flatten().flatten()));
-            words.map(|(words, numbers)| {
-                let words: ArrayRef = Arc::new(StringArray::from_iter_values(words));
-                (words, numbers)
-            })
-        }
-        DataType::Int64 => {
-            let integers =
-                arrays().map(|array| array.map(|array| array.as_primitive::<Int64Type>()));
-            let words = numbering.run(integers.map(|values| {
-                let values = values.into_iter().flat_map(|values| values.values());
-                values.copied()
-            }));
-            words.map(|(words, numbers)| {
-                let words: ArrayRef = Arc::new(Int64Array::from(words));
-                (words, numbers)
-            })
-        }
-        DataType::Float64 => {
-            let floats =
-                arrays().map(|array| array.map(|array| array.as_primitive::<Float64Type>()));
-            let words = numbering.run(floats.map(|values| {
-                let values = values.into_iter().flat_map(|values| values.values());
-                values.map(|value| value.to_bits())
-            }));
-            words.map(|(words, numbers)| {
+        DataType::Utf8 => numbering.words(
+            columns,
+            |column| column.values.as_string::<i32>().into_iter().flatten(),
+            |words| Arc::new(StringArray::from_iter_values(words)),
+        ),
+        DataType::Int64 => numbering.words(
+            columns,
+            |column| {
+                column
+                    .values
+                    .as_primitive::<Int64Type>()
+                    .values()
+                    .iter()
+                    .copied()
+            },
+            |words| Arc::new(Int64Array::from(words)),
+        ),
+        DataType::Float64 => numbering.words(
+            columns,
+            |column| {
+                let values = column.values.as_primitive::<Float64Type>().values();
+                values.iter().map(|value| value.to_bits())
+            },
+            |words| {
                 let words = words.into_iter().map(f64::from_bits);
-                let words: ArrayRef = Arc::new(Float64Array::from_iter_values(words));
-                (words, numbers)
-            })
-        }
+                Arc::new(Float64Array::from_iter_values(words))
+            },
+        ),
         _ => None,
     };
     outline.has_repeats = numbering.has_repeats();
@@ -419,6 +407,20 @@ struct Numbering {
 }
 
 impl Numbering {
+    /// As [`Self::run`] for the `values` of each chunk's column; `array` makes the distinct ones what the column has.
+    fn words<'a, T: Hash + Eq + Copy, I: Iterator<Item = T>>(
+        &mut self,
+        columns: &[Option<&'a HeadColumn>],
+        values: impl Fn(&'a HeadColumn) -> I,
+        array: impl Fn(Vec<T>) -> ArrayRef,
+    ) -> Option<(ArrayRef, Vec<Vec<u32>>)> {
+        let chunks = columns
+            .iter()
+            .map(|column| column.iter().flat_map(|column| values(column)));
+        let (words, numbers) = self.run(chunks)?;
+        Some((array(words), numbers))
+    }
+
     /// The distinct values, and for each chunk the number of each of its values; `None` if they do not repeat enough.
     fn run<T: Hash + Eq + Copy>(
         &mut self,
@@ -433,7 +435,7 @@ impl Numbering {
                 self.n_seen += 1;
                 let number = *known.entry(value).or_insert_with(|| {
                     words.push(value);
-                    // At most `WORDS_MAX`.
+                    // Bounded by `is_too_many`.
                     words.len() as u32 - 1
                 });
                 of_chunk.push(number);
@@ -449,8 +451,7 @@ impl Numbering {
 
     fn is_vain(&self) -> bool {
         let is_unique_in_batches = self.n_values < 2 * self.n_kept;
-        WORDS_MAX < self.n_distinct
-            || TRIAL_ROWS.max(self.n_values) < self.n_distinct * ROWS_PER_WORD
+        is_too_many(self.n_distinct, self.n_values)
             || (is_unique_in_batches
                 && self.n_seen == TRIAL_VALUES
                 && self.n_seen * 3 < self.n_distinct * 4)

@@ -17,9 +17,6 @@ use crate::record::DeadLetter;
 use crate::store::embedded::schema::{self, Columns, SYSTEM_COLUMNS};
 use crate::store::embedded::segment::Segment;
 
-/// Stands for "none" where a value's number is expected.
-pub const NO_VALUE: u32 = u32::MAX;
-
 #[derive(Clone, Default)]
 pub struct Snapshot {
     /// Rows that are only in memory and in the queue, in order of arrival.

@@ -269,6 +269,11 @@ fn add_overflow(tokens: &mut dyn Tokens, json: &str) {
 
 type Dictionary<T> = (Vec<T>, Vec<u32>);
 
+/// Whether `n_distinct` of `n_values` values are so many that numbering them is not worth it.
+pub fn is_too_many(n_distinct: usize, n_values: usize) -> bool {
+    TRIAL_ROWS.max(n_values) < n_distinct * ROWS_PER_VALUE || DICTIONARY_VALUES_MAX < n_distinct
+}
+
 /// Distinct values and the key of each row, or [`NO_KEY`], if values repeat enough.
 fn dictionary<T: Hash + Eq + Copy>(
     rows: impl ExactSizeIterator<Item = Option<T>>,
@@ -294,9 +299,7 @@ fn dictionary<T: Hash + Eq + Copy>(
         };
         last = Some((value, key));
         keys.push(key);
-        let is_too_many = TRIAL_ROWS.max(n_values) < values.len() * ROWS_PER_VALUE
-            || DICTIONARY_VALUES_MAX < values.len();
-        if is_too_many {
+        if is_too_many(values.len(), n_values) {
             return None;
         }
     }

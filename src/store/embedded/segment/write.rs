@@ -13,10 +13,10 @@ use arrow::array::{Array, ArrayRef, AsArray as _, DictionaryArray, UInt32Array};
 use arrow::buffer::{BooleanBuffer, NullBuffer, ScalarBuffer};
 use arrow::compute::take;
 use arrow::datatypes::{
-    DataType, Schema, SchemaRef, TimestampNanosecondType, UInt32Type, UInt64Type,
+    DataType, Field, Schema, SchemaRef, TimestampNanosecondType, UInt32Type, UInt64Type,
 };
 use arrow::error::ArrowError;
-use logyard_tokens::{IndexBuilder, IndexOptions};
+use logyard_tokens::{IndexBuilder, IndexOptions, NO_KEY};
 use parquet::arrow::ArrowSchemaConverter;
 use parquet::arrow::arrow_writer::{ArrowColumnWriter, ArrowRowGroupWriterFactory, compute_leaves};
 use parquet::basic::{Compression, Encoding, ZstdLevel};
@@ -34,8 +34,9 @@ use crate::store::embedded::segment::file::encode_checksums;
 use crate::store::embedded::segment::index::{add_column, add_words};
 use crate::store::embedded::segment::pages::PageLog;
 use crate::store::embedded::segment::{self, SegmentMeta};
-use crate::store::embedded::snapshot::NO_VALUE;
 
+/// Stands for "none" among the numbers of [`Words`], which the token index takes as they are.
+pub const NO_VALUE: u32 = NO_KEY;
 const DICTIONARY_BYTES_MAX: usize = 1 << 20;
 /// Exact rows of frequent tokens go where they would make the index larger than a fifth of its rows.
 const ROWS_TO_INDEX_SIZE: usize = 5;
@@ -363,32 +364,25 @@ impl Work<'_> {
             let is_overflow = self.columns.overflow() == Some(column);
             let value_type = self.columns.info(column).map(|info| info.value_type);
             let mut column_writer = self.column_writers.create(column)?;
+            let mut n_values = 0;
             if let Some(words) = self.source.words(column, rows.clone())? {
                 let array = words.to_array().map_err(ParquetError::from)?;
-                value_counts.push(n_values(&array));
-                for leaf in compute_leaves(schema.field(column), &array)? {
-                    column_writer.write(&leaf)?;
-                }
+                n_values += write_array(&mut column_writer, schema.field(column), &array)?;
                 add_words(&mut index, number, value_type, &words);
-                column_writer.close()?.append_to_row_group(&mut row_group)?;
-                continue;
-            }
-            let size_bytes = self.source.outline(column, &rows).size_bytes;
-            let mut n_column_values = 0;
-            for slice in slices(&rows, size_bytes, self.index_options.page_rows) {
-                let array = self.source.column(column, slice.clone())?;
-                n_column_values += n_values(&array);
-                let is_first = self.indexes.is_empty() && slice.start == rows.start;
-                self.keys.note(column, &array, is_first);
-                for leaf in compute_leaves(schema.field(column), &array)? {
-                    column_writer.write(&leaf)?;
-                }
-                if is_overflow || value_type.is_some() {
-                    let first_row = u32::try_from(slice.start - rows.start).unwrap_or(u32::MAX);
-                    add_column(&mut index, number, first_row, value_type, &array);
+            } else {
+                let size_bytes = self.source.outline(column, &rows).size_bytes;
+                for slice in slices(&rows, size_bytes, self.index_options.page_rows) {
+                    let array = self.source.column(column, slice.clone())?;
+                    let is_first = self.indexes.is_empty() && slice.start == rows.start;
+                    self.keys.note(column, &array, is_first);
+                    n_values += write_array(&mut column_writer, schema.field(column), &array)?;
+                    if is_overflow || value_type.is_some() {
+                        let first_row = u32::try_from(slice.start - rows.start).unwrap_or(u32::MAX);
+                        add_column(&mut index, number, first_row, value_type, &array);
+                    }
                 }
             }
-            value_counts.push(n_column_values);
+            value_counts.push(n_values);
             column_writer.close()?.append_to_row_group(&mut row_group)?;
         }
         row_group.close()?;
@@ -427,9 +421,16 @@ impl Work<'_> {
     }
 }
 
-/// Values other than null.
-fn n_values(array: &ArrayRef) -> u64 {
-    (array.len() - array.null_count()) as u64
+/// Returns how many values other than null were written.
+fn write_array(
+    writer: &mut ArrowColumnWriter,
+    field: &Field,
+    array: &ArrayRef,
+) -> Result<u64, ParquetError> {
+    for leaf in compute_leaves(field, array)? {
+        writer.write(&leaf)?;
+    }
+    Ok((array.len() - array.null_count()) as u64)
 }
 
 /// `rows` in slices of about [`SLICE_BYTES`], given the bytes of all. Slices longer than a page of the index end where one does, which saves the index
